@@ -1,0 +1,31 @@
+# `make see` and `make test` are the two commands of the README; everything else is for developers.
+PYTHON ?= python3
+PIP_ARGS ?=
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/ready
+
+.PHONY: setup see test check clean
+
+setup: $(READY)
+
+# PyPI's torch for Linux is the CUDA build, gigabytes large; PIP_ARGS can name PyTorch's CPU index instead.
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --disable-pip-version-check -q $(PIP_ARGS) -c constraints.txt torch
+	$(BIN)/python -m pip install --disable-pip-version-check -q $(PIP_ARGS) -c constraints.txt -e ".[dev]"
+	@touch $(READY)
+
+see: setup
+	$(BIN)/regard see
+
+check: setup
+	$(BIN)/ruff check regard tests scripts
+	$(BIN)/ruff format --check regard tests scripts
+	$(BIN)/mypy
+
+test: check
+	$(BIN)/python -m pytest
+
+clean:
+	rm -rf $(VENV) build dist
