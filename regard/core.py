@@ -69,6 +69,11 @@ class Softmax:
 
 
 @dataclass(frozen=True, eq=False)
+class WeightedSum:
+    """o_i = Σ_j a_ij v_j."""
+
+
+@dataclass(frozen=True, eq=False)
 class Plan:
     """One attention call in core records: everything a fast backend needs, and nothing else.
 

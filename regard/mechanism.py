@@ -66,6 +66,10 @@ class Inputs:
     key_axis: Literal["tokens", "slots"] = "tokens"
     layer: int | None = None
 
+    def replace(self, **changes: Any) -> Inputs:
+        """The same inputs with some fields exchanged."""
+        return replace(self, **changes)
+
     def tile(self, rows: slice, keys: slice) -> Tile:
         """The part of the inputs that these query rows and key slots need, all heads."""
         where = Where(
@@ -99,6 +103,10 @@ class Tile:
     keys: slice
     per_query: Mapping[str, Tensor]
     per_key: Mapping[str, Tensor]
+
+    def replace(self, **changes: Any) -> Tile:
+        """The same tile with some fields exchanged."""
+        return replace(self, **changes)
 
 
 class Prepare(Protocol):
@@ -223,8 +231,7 @@ def visible(mechanism: Mechanism, x: Inputs) -> Ranges:
 
     Raises TooManyRuns when a row falls into more intervals than a table may hold.
     """
-    found = mechanism.mask.ranges(x) if isinstance(mechanism.mask, HasRanges) else None
-    seen = found if found is not None else encode_mask(mechanism.mask, x)
+    seen = ranges_of(mechanism.mask, x)
     if x.allowed is not None:
         seen = x.allowed if seen.is_full() else seen & x.allowed
     if x.key_valid is not None and not bool(x.key_valid.all()):
@@ -232,8 +239,15 @@ def visible(mechanism: Mechanism, x: Inputs) -> Ranges:
     return seen
 
 
+def ranges_of(mask: Mask, x: Inputs) -> Ranges:
+    """A mask's ranges: its own statement where it has one, else encoded from the predicate."""
+    found = mask.ranges(x) if isinstance(mask, HasRanges) else None
+    return encode_mask(mask, x) if found is None else found
+
+
 def encode_mask(mask: Mask, x: Inputs) -> Ranges:
     """Ranges of any mask predicate, by evaluating it in strips."""
+    require_positions(x, f"the mask {mask}")
     num_queries, num_keys = x.q.shape[2], x.k.shape[2]
 
     def strip(begin: int, end: int) -> Tensor:
@@ -260,7 +274,8 @@ def lower(mechanism: Mechanism, x: Inputs) -> core.Plan | core.Refusal:
     softmax = mechanism.normaliser.core(x) if isinstance(mechanism.normaliser, HasCore) else None
     if not isinstance(softmax, core.Softmax):
         return core.Refusal(type(mechanism.normaliser).__name__, "is not a softmax")
-    if mechanism.mix is not None and not (isinstance(mechanism.mix, HasCore) and mechanism.mix.core(x)):
+    mix = mechanism.mix.core(x) if isinstance(mechanism.mix, HasCore) else None
+    if mechanism.mix is not None and not isinstance(mix, core.WeightedSum):
         return core.Refusal(type(mechanism.mix).__name__, "is not a plain weighted sum")
     try:
         seen = visible(mechanism, x)

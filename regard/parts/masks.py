@@ -1,0 +1,274 @@
+"""Masks: which positions may attend which. Combine them with & (and), | (or), ~ (not).
+
+A mask is a predicate on logical positions; most also state their ranges at once, for sorted key positions, and those
+that do not are run-length encoded exactly.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from regard import ranges
+from regard.mechanism import Inputs, Mask, ranges_of, require_positions
+from regard.ranges import Ranges
+
+
+class Combinable:
+    """What every mask shares: & | ~ build new masks, and a mask names itself in the text form."""
+
+    def __and__(self, other: Mask) -> And:
+        return And(self, other)  # type: ignore[arg-type]
+
+    def __or__(self, other: Mask) -> Or:
+        return Or(self, other)  # type: ignore[arg-type]
+
+    def __invert__(self) -> Not:
+        return Not(self)  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True, eq=False)
+class Full(Combinable):
+    """Every query sees every key."""
+
+    def __call__(self, batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        return (query == query) & (key == key)
+
+    def ranges(self, x: Inputs) -> Ranges:
+        return ranges.full(x.q.shape[2], x.k.shape[2], x.q.device)
+
+    def __str__(self) -> str:
+        return "full"
+
+
+@dataclass(frozen=True, eq=False)
+class Near(Combinable):
+    """-after <= p_i - p_j <= before: a band, inclusive on both sides; None means no limit on that side."""
+
+    before: int | None
+    after: int | None
+
+    def __post_init__(self) -> None:
+        for name, width in (("before", self.before), ("after", self.after)):
+            if width is not None and width < 0:
+                raise ValueError(f"near({name}={width}): a band reaches at least 0 tokens; give 0 or more, or None")
+
+    def __call__(self, batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        seen = (query == query) & (key == key)
+        if self.before is not None:
+            seen = seen & (query - key <= self.before)
+        if self.after is not None:
+            seen = seen & (key - query <= self.after)
+        return seen
+
+    def ranges(self, x: Inputs) -> Ranges | None:
+        require_positions(x, str(self))
+        if not _sorted(x.key_positions):
+            return None
+        start = torch.zeros_like(x.query_positions)
+        stop = start + x.k.shape[2]
+        if self.before is not None:
+            start = _first(x.key_positions, x.query_positions - self.before)
+        if self.after is not None:
+            stop = _first(x.key_positions, x.query_positions + self.after + 1)
+        return ranges.between(start[:, None], stop[:, None], x.k.shape[2])
+
+    def __str__(self) -> str:
+        if self.after == 0:
+            return "causal" if self.before is None else f"window({self.before + 1})"
+        return f"near({self.before}, {self.after})"
+
+
+@dataclass(frozen=True, eq=False)
+class First(Combinable):
+    """p_j < count: the first keys; with causal=True only those at or before the query."""
+
+    count: int
+    causal: bool = True
+
+    def __post_init__(self) -> None:
+        if self.count < 1:
+            raise ValueError(f"{self}: at least 1 token, got {self.count}")
+
+    def __call__(self, batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        seen = (key < self.count) & (query == query)
+        return seen & (key <= query) if self.causal else seen
+
+    def ranges(self, x: Inputs) -> Ranges | None:
+        if self.causal:
+            require_positions(x, str(self))
+        if not _sorted(x.key_positions):
+            return None
+        limit = torch.full_like(x.query_positions, self.count)
+        limit = torch.minimum(limit, x.query_positions + 1) if self.causal else limit
+        return ranges.between(torch.zeros_like(limit)[:, None], _first(x.key_positions, limit)[:, None], x.k.shape[2])
+
+    def __str__(self) -> str:
+        return f"{'sinks' if self.causal else 'globals'}({self.count})"
+
+
+@dataclass(frozen=True, eq=False)
+class Prefix(Combinable):
+    """p_j < count or p_j <= p_i: a prefix seen by all, causal after it (prefix LM: Raffel 2020, section 3.2.1)."""
+
+    count: int
+
+    def __call__(self, batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        return (key < self.count) | (key <= query)
+
+    def ranges(self, x: Inputs) -> Ranges | None:
+        require_positions(x, str(self))
+        if not _sorted(x.key_positions):
+            return None
+        limit = (x.query_positions + 1).clamp(min=self.count)
+        return ranges.between(torch.zeros_like(limit)[:, None], _first(x.key_positions, limit)[:, None], x.k.shape[2])
+
+    def __str__(self) -> str:
+        return f"prefix({self.count})"
+
+
+@dataclass(frozen=True, eq=False)
+class Chunk(Combinable):
+    """floor(p_i / size) = floor(p_j / size): attention inside chunks of positions (Llama 4)."""
+
+    size: int
+
+    def __post_init__(self) -> None:
+        if self.size < 1:
+            raise ValueError(f"chunk({self.size}): a chunk holds at least 1 token")
+
+    def __call__(self, batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        return query.div(self.size, rounding_mode="floor") == key.div(self.size, rounding_mode="floor")
+
+    def ranges(self, x: Inputs) -> Ranges | None:
+        require_positions(x, str(self))
+        if not _sorted(x.key_positions):
+            return None
+        begin = x.query_positions.div(self.size, rounding_mode="floor") * self.size
+        start, stop = _first(x.key_positions, begin), _first(x.key_positions, begin + self.size)
+        return ranges.between(start[:, None], stop[:, None], x.k.shape[2])
+
+    def __str__(self) -> str:
+        return f"chunk({self.size})"
+
+
+@dataclass(frozen=True, eq=False)
+class Documents(Combinable):
+    """id[p_i] = id[p_j]: packed sequences do not see each other. ids: integers [batch or 1, positions]."""
+
+    ids: Tensor
+
+    def __call__(self, batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        row = batch if self.ids.shape[0] > 1 else torch.zeros_like(batch)
+        return self.ids[row, query] == self.ids[row, key]
+
+    def __str__(self) -> str:
+        return "documents"
+
+
+@dataclass(frozen=True, eq=False)
+class And(Combinable):
+    """Both masks allow."""
+
+    left: Mask
+    right: Mask
+
+    def __call__(self, batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        return self.left(batch, head, query, key) & self.right(batch, head, query, key)
+
+    def ranges(self, x: Inputs) -> Ranges:
+        return ranges_of(self.left, x) & ranges_of(self.right, x)
+
+    def __str__(self) -> str:
+        return " & ".join(f"({part})" if isinstance(part, Or) else str(part) for part in (self.left, self.right))
+
+
+@dataclass(frozen=True, eq=False)
+class Or(Combinable):
+    """Either mask allows."""
+
+    left: Mask
+    right: Mask
+
+    def __call__(self, batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        return self.left(batch, head, query, key) | self.right(batch, head, query, key)
+
+    def ranges(self, x: Inputs) -> Ranges:
+        return ranges_of(self.left, x) | ranges_of(self.right, x)
+
+    def __str__(self) -> str:
+        return f"{self.left} | {self.right}"
+
+
+@dataclass(frozen=True, eq=False)
+class Not(Combinable):
+    """The mask forbids."""
+
+    part: Mask
+
+    def __call__(self, batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        return ~self.part(batch, head, query, key)
+
+    def ranges(self, x: Inputs) -> Ranges:
+        return ~ranges_of(self.part, x)
+
+    def __str__(self) -> str:
+        return f"~({self.part})" if isinstance(self.part, And | Or) else f"~{self.part}"
+
+
+def full() -> Full:
+    """Every query sees every key."""
+    return Full()
+
+
+def causal() -> Near:
+    """p_j <= p_i: the past and the present."""
+    return Near(before=None, after=0)
+
+
+def window(width: int) -> Near:
+    """0 <= p_i - p_j < width: the last `width` tokens, itself included (Mistral 7B, section 2)."""
+    if width < 1:
+        raise ValueError(f"window({width}): a window holds at least 1 token; use causal() for no limit")
+    return Near(before=width - 1, after=0)
+
+
+def near(before: int, after: int) -> Near:
+    """-after <= p_i - p_j <= before, inclusive: a band around each query."""
+    return Near(before, after)
+
+
+def sinks(count: int) -> First:
+    """The first `count` keys, never the future (StreamingLLM: Xiao 2024, section 3.2)."""
+    return First(count, causal=True)
+
+
+def global_keys(count: int) -> First:
+    """The first `count` keys, seen by all queries."""
+    return First(count, causal=False)
+
+
+def prefix(count: int) -> Prefix:
+    """Causal, and the first `count` keys are seen by all."""
+    return Prefix(count)
+
+
+def chunk(size: int) -> Chunk:
+    """Attention inside chunks of `size` positions."""
+    return Chunk(size)
+
+
+def documents(ids: Tensor) -> Documents:
+    """Packed sequences do not see each other; ids by position."""
+    return Documents(ids)
+
+
+def _sorted(positions: Tensor) -> bool:
+    return bool((positions[:, 1:] >= positions[:, :-1]).all())
+
+
+def _first(key_positions: Tensor, at_least: Tensor) -> Tensor:
+    """The first key slot whose position reaches a bound, for sorted positions. [B,Tq]."""
+    return torch.searchsorted(key_positions.contiguous(), at_least.contiguous())

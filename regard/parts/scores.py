@@ -1,0 +1,127 @@
+"""Score terms: what a query and a key have to do with each other. Applied in order; scores are float32 at least."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from regard import core
+from regard.mechanism import Inputs, Tile, require_positions
+
+
+def widened(x: Tensor) -> Tensor:
+    """At least float32: half precision is widened, float64 kept."""
+    return x if x.dtype in (torch.float32, torch.float64) else x.float()
+
+
+def per_head(value: float | Tensor) -> float | Tensor:
+    """A number as it is, a [heads] tensor shaped to multiply scores [B,H,Tq,Tk]."""
+    return value[None, :, None, None] if isinstance(value, Tensor) else value
+
+
+def _needs(scores: Tensor | None, part: str) -> Tensor:
+    if scores is None:
+        raise ValueError(f"{part} changes scores and cannot come first; begin with a score such as Dot()")
+    return scores
+
+
+@dataclass(frozen=True, eq=False)
+class Dot:
+    """s_ij = c · q_i · k_j (Luong 2015, eq. 8; scaled, c = 1/√Dk: Vaswani 2017, eq. 1).
+
+    scale: a number, a tensor [heads], or None for 1/√Dk. Query heads share key-value heads in groups.
+    """
+
+    scale: float | Tensor | None = None
+
+    def factor(self, width: int) -> float | Tensor:
+        """The scale that applies to keys of this width."""
+        return width**-0.5 if self.scale is None else self.scale
+
+    def __call__(self, scores: Tensor | None, tile: Tile) -> Tensor:
+        q, k = widened(tile.q), widened(tile.k)
+        batch, heads, num_queries, width = q.shape
+        groups = k.shape[1]
+        grouped = q.reshape(batch, groups, heads // groups * num_queries, width)
+        product = (grouped @ k.transpose(-1, -2)).reshape(batch, heads, num_queries, k.shape[2])
+        return (
+            product.mul(per_head(self.factor(width)))
+            if scores is None
+            else scores + product * per_head(self.factor(width))
+        )
+
+    def core(self, x: Inputs) -> tuple[core.Term, ...]:
+        return (core.Dot(self.factor(x.q.shape[-1])),)
+
+
+@dataclass(frozen=True, eq=False)
+class KeyBias:
+    """s_ij += b_j. bias: [batch or 1, heads or 1, keys]."""
+
+    bias: Tensor
+
+    def __call__(self, scores: Tensor | None, tile: Tile) -> Tensor:
+        return _needs(scores, "KeyBias") + self.bias[:, :, None, tile.keys]
+
+    def core(self, x: Inputs) -> tuple[core.Term, ...]:
+        return (core.KeyBias(self.bias),)
+
+
+@dataclass(frozen=True, eq=False)
+class Slope:
+    """s_ij += m_h · (p_j - p_i) (ALiBi: Press 2022, section 3). slope m: [heads]."""
+
+    slope: Tensor
+
+    def __call__(self, scores: Tensor | None, tile: Tile) -> Tensor:
+        distance = (tile.where.key - tile.where.query).to(self.slope.dtype)
+        return _needs(scores, "Slope") + self.slope[None, :, None, None] * distance
+
+    def core(self, x: Inputs) -> tuple[core.Term, ...]:
+        require_positions(x, "Slope")
+        return (core.Slope(self.slope),)
+
+
+@dataclass(frozen=True, eq=False)
+class Distance:
+    """s_ij += T[h, clip(p_j - p_i, -R, R)], a learned bias per distance. table T: [heads or 1, 2R + 1], R = reach."""
+
+    table: Tensor
+
+    def __call__(self, scores: Tensor | None, tile: Tile) -> Tensor:
+        reach = self.table.shape[1] // 2
+        index = (tile.where.key - tile.where.query).clamp(-reach, reach) + reach
+        return _needs(scores, "Distance") + self.table[:, index[:, 0]].transpose(0, 1)
+
+    def core(self, x: Inputs) -> tuple[core.Term, ...]:
+        require_positions(x, "Distance")
+        return (core.Distance(self.table),)
+
+
+@dataclass(frozen=True, eq=False)
+class Table:
+    """s_ij += B_ij, as given (T5's position bias, a float mask). bias: [batch or 1, heads or 1, queries or 1, keys]."""
+
+    bias: Tensor
+
+    def __call__(self, scores: Tensor | None, tile: Tile) -> Tensor:
+        rows = tile.rows if self.bias.shape[2] > 1 else slice(None)
+        return _needs(scores, "Table") + self.bias[:, :, rows, tile.keys]
+
+    def core(self, x: Inputs) -> tuple[core.Term, ...]:
+        return (core.Table(self.bias),)
+
+
+@dataclass(frozen=True, eq=False)
+class Softcap:
+    """s = c · tanh(s / c): scores stay within ±c (Gemma 2, section 2; Bello 2017, eq. 4). cap c: logits."""
+
+    cap: float
+
+    def __call__(self, scores: Tensor | None, tile: Tile) -> Tensor:
+        return _needs(scores, "Softcap").div(self.cap).tanh() * self.cap
+
+    def core(self, x: Inputs) -> tuple[core.Term, ...]:
+        return (core.Softcap(self.cap),)

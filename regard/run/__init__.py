@@ -1,0 +1,1 @@
+"""Engines that compute a mechanism: the reference, the strips, and the fast backends for the closed core."""

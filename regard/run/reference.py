@@ -1,0 +1,51 @@
+"""The reference: every part of a mechanism, dense, in order. Dull on purpose; it defines what the others must give."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from regard.mechanism import Inputs, Mechanism, Tile, prepared, require_positions, scores
+from regard.parts.masks import Full
+
+
+def attend(mechanism: Mechanism, x: Inputs) -> tuple[Tensor | None, Tensor]:
+    """Output [B,H,Tq,Dv] (None without a mix) and weights [B,H,Tq,Tk], both dense: memory grows as Tq · Tk."""
+    x = prepared(mechanism, x)
+    tile = whole(x)
+    allowed = allowed_cells(mechanism, x, tile)
+    weights = mechanism.normaliser(scores(mechanism, tile), allowed, tile.where)
+    for adjust in mechanism.adjust:
+        weights = adjust(weights, tile)
+    return None if mechanism.mix is None else mechanism.mix(weights, tile), weights
+
+
+def whole(x: Inputs) -> Tile:
+    """All rows and keys as one tile, with what invalid keys hold replaced by zeros, so that it cannot leak."""
+    x = without_invalid(x)
+    return x.tile(slice(0, x.q.shape[2]), slice(0, x.k.shape[2]))
+
+
+def without_invalid(x: Inputs) -> Inputs:
+    """The inputs with the keys and values of invalid slots (padding, stale pages) zeroed, NaN included."""
+    if x.key_valid is None:
+        return x
+    keep = x.key_valid[:, None, :, None]
+    v = None if x.v is None else torch.where(keep, x.v, 0)
+    return x.replace(k=torch.where(keep, x.k, 0), v=v)
+
+
+def allowed_cells(mechanism: Mechanism, x: Inputs, tile: Tile) -> Tensor | None:
+    """bool [B or 1, H or 1, Tq, Tk] from the mask's predicate, the mask given as data and the valid keys; None: all."""
+    allowed: Tensor | None = None
+    if not isinstance(mechanism.mask, Full):
+        require_positions(x, f"the mask {mechanism.mask}")
+        where = tile.where
+        allowed = mechanism.mask(where.batch, where.head, where.query, where.key)
+    if x.allowed is not None:
+        given = x.allowed.dense()
+        allowed = given if allowed is None else allowed & given
+    if x.key_valid is not None:
+        valid = x.key_valid[:, None, None, :]
+        allowed = valid if allowed is None else allowed & valid
+    return allowed

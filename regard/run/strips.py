@@ -1,0 +1,111 @@
+"""Strips: any mechanism, exactly, without the n × n matrix.
+
+A strip is a block of query rows against all keys that they may see, all heads together. Its scores, weights and
+output exist only while it is walked, so memory is rows · keys · heads for a bounded number of rows. The backward
+recomputes a strip (Chen 2016, "Training deep nets with sublinear memory cost"), so it is linear in memory too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from regard import ranges
+from regard.mechanism import Inputs, Mechanism, Tile, prepared, scores, visible
+from regard.ranges import Ranges
+from regard.run.reference import without_invalid
+
+STRIP_BYTES = 32 << 20
+
+Absorb = Callable[[slice, slice, Tensor, Tensor | None], None]
+"""Takes (rows, keys, weights [B,H',rows,keys], allowed bool or None for all) of each strip, once."""
+
+
+def attend(
+    mechanism: Mechanism,
+    x: Inputs,
+    *,
+    output: bool = True,
+    absorb: Absorb | None = None,
+    strip_bytes: int = STRIP_BYTES,
+) -> Tensor | None:
+    """Output [B,H',Tq,Dv] in the query's type (None if not asked for), showing each strip's weights to `absorb`."""
+    x = without_invalid(prepared(mechanism, x))
+    if output and mechanism.mix is None:
+        raise ValueError(f"{mechanism.name} has no output: its weights are the result; ask for regard.weights")
+    needs_grad = output and torch.is_grad_enabled() and any(t.requires_grad for t in _tensors(mechanism, x))
+    outputs = []
+    for rows, keys, allowed in strips(mechanism, x, strip_bytes):
+        tile = x.tile(rows, keys)
+        if absorb is not None:
+            with torch.no_grad():
+                weights = weights_of(mechanism, tile, allowed)
+                absorb(rows, keys, weights, allowed)
+            if output:
+                outputs.append(_mixed(mechanism, tile, allowed, needs_grad, weights))
+        elif output:
+            outputs.append(_mixed(mechanism, tile, allowed, needs_grad, None))
+    if not output:
+        return None
+    return torch.cat(outputs, 2).to(x.q.dtype)
+
+
+def strips(mechanism: Mechanism, x: Inputs, strip_bytes: int) -> Iterator[tuple[slice, slice, Tensor | None]]:
+    """(rows, keys, allowed) of each strip: the keys are the hull of what its rows see; allowed None means all."""
+    num_queries, num_keys = x.q.shape[2], x.k.shape[2]
+    try:
+        seen: Ranges | None = visible(mechanism, x)
+    except ranges.TooManyRuns:
+        seen = None
+    per_pair = max([1, *(getattr(term, "scratch_per_pair", 1) for term in mechanism.score)])
+    row_bytes = 4 * x.q.shape[0] * x.q.shape[1] * num_keys * per_pair
+    count = max(1, strip_bytes // max(1, row_bytes))
+    for begin in range(0, num_queries, count):
+        rows = slice(begin, min(begin + count, num_queries))
+        if seen is None:
+            yield rows, slice(0, num_keys), _predicate(mechanism, x, rows)
+            continue
+        some = seen.rows(rows.start, rows.stop)
+        keys = slice(*some.hull())
+        all_seen = bool(((some.start[..., 0] == keys.start) & (some.stop[..., 0] == keys.stop)).all())
+        yield rows, keys, None if all_seen else some.dense(keys.start, keys.stop)
+
+
+def weights_of(mechanism: Mechanism, tile: Tile, allowed: Tensor | None) -> Tensor:
+    """The exact weights [B,H',rows,keys] of whole rows."""
+    weights = mechanism.normaliser(scores(mechanism, tile), allowed, tile.where)
+    for adjust in mechanism.adjust:
+        weights = adjust(weights, tile)
+    return weights
+
+
+def _mixed(
+    mechanism: Mechanism, tile: Tile, allowed: Tensor | None, needs_grad: bool, weights: Tensor | None
+) -> Tensor:
+    assert mechanism.mix is not None
+    if not needs_grad:
+        return mechanism.mix(weights_of(mechanism, tile, allowed) if weights is None else weights, tile)
+
+    def strip(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        part = tile.replace(q=q, k=k, v=v)
+        assert mechanism.mix is not None
+        return mechanism.mix(weights_of(mechanism, part, allowed), part)
+
+    return checkpoint(strip, tile.q, tile.k, tile.v, use_reentrant=False, preserve_rng_state=False)
+
+
+def _predicate(mechanism: Mechanism, x: Inputs, rows: slice) -> Tensor:
+    """The mask of a strip by its predicate, for masks that no range table holds."""
+    where = x.tile(rows, slice(0, x.k.shape[2])).where
+    allowed = mechanism.mask(where.batch, where.head, where.query, where.key)
+    if x.allowed is not None:
+        allowed = allowed & x.allowed.rows(rows.start, rows.stop).dense()
+    return allowed if x.key_valid is None else allowed & x.key_valid[:, None, None, :]
+
+
+def _tensors(mechanism: Mechanism, x: Inputs) -> list[Tensor]:
+    extras = [*x.per_query.values(), *x.per_key.values()]
+    return [t for t in (x.q, x.k, x.v, *extras, *mechanism.tensors().values()) if t is not None]
