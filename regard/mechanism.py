@@ -127,7 +127,10 @@ class Score(Protocol):
 
 
 class Mask(Protocol):
-    """Whether a query position may attend a key position: bool, broadcast from the indices."""
+    """Whether a query position may attend a key position: bool, broadcast from the indices.
+
+    An optional attribute `reads_positions = False` says that the answer does not depend on positions.
+    """
 
     def __call__(self, batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor: ...
 
@@ -247,7 +250,8 @@ def ranges_of(mask: Mask, x: Inputs) -> Ranges:
 
 def encode_mask(mask: Mask, x: Inputs) -> Ranges:
     """Ranges of any mask predicate, by evaluating it in strips."""
-    require_positions(x, f"the mask {mask}")
+    if reads_positions(mask):
+        require_positions(x, f"the mask {mask}")
     num_queries, num_keys = x.q.shape[2], x.k.shape[2]
 
     def strip(begin: int, end: int) -> Tensor:
@@ -327,6 +331,11 @@ def inputs(
 
 
 NO_POSITION = -(1 << 62)  # a query whose position nobody gave; reading it is an error, see `require_positions`
+
+
+def reads_positions(mask: Mask) -> bool:
+    """Whether a mask needs to know the positions of queries and keys."""
+    return bool(getattr(mask, "reads_positions", True))
 
 
 def require_positions(x: Inputs, part: str) -> None:

@@ -7,6 +7,7 @@ that do not are run-length encoded exactly.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -32,6 +33,8 @@ class Combinable:
 @dataclass(frozen=True, eq=False)
 class Full(Combinable):
     """Every query sees every key."""
+
+    reads_positions: ClassVar[bool] = False
 
     def __call__(self, batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
         return (query == query) & (key == key)

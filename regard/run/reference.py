@@ -5,8 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from regard.mechanism import Inputs, Mechanism, Tile, prepared, require_positions, scores
-from regard.parts.masks import Full
+from regard.mechanism import Inputs, Mechanism, Tile, prepared, reads_positions, require_positions, scores
 
 
 def attend(mechanism: Mechanism, x: Inputs) -> tuple[Tensor | None, Tensor]:
@@ -35,17 +34,16 @@ def without_invalid(x: Inputs) -> Inputs:
     return x.replace(k=torch.where(keep, x.k, 0), v=v)
 
 
-def allowed_cells(mechanism: Mechanism, x: Inputs, tile: Tile) -> Tensor | None:
-    """bool [B or 1, H or 1, Tq, Tk] from the mask's predicate, the mask given as data and the valid keys; None: all."""
-    allowed: Tensor | None = None
-    if not isinstance(mechanism.mask, Full):
+def allowed_cells(mechanism: Mechanism, x: Inputs, tile: Tile) -> Tensor:
+    """bool [B or 1, H or 1, Tq, Tk] from the mask's predicate, the mask given as data and the valid keys."""
+    if reads_positions(mechanism.mask):
         require_positions(x, f"the mask {mechanism.mask}")
-        where = tile.where
-        allowed = mechanism.mask(where.batch, where.head, where.query, where.key)
+    where = tile.where
+    allowed = mechanism.mask(where.batch, where.head, where.query, where.key)
     if x.allowed is not None:
         given = x.allowed.dense()
-        allowed = given if allowed is None else allowed & given
+        allowed = allowed & given
     if x.key_valid is not None:
         valid = x.key_valid[:, None, None, :]
-        allowed = valid if allowed is None else allowed & valid
+        allowed = allowed & valid
     return allowed

@@ -1,0 +1,276 @@
+"""The Trace: what seeing returns, and the only thing that pictures read.
+
+It holds, for each attention layer, the finished statistics of every watched head, and the tokens of its axes. It
+saves to one safetensors file whose header carries the rest as JSON.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from torch import Tensor
+
+from regard.statistic import Axis, Statistic
+
+FORMAT = "regard trace 1"
+
+Results = dict[str, dict[str, Tensor]]
+"""label -> name -> tensor, as each statistic's `finish` documents."""
+
+
+class TraceError(ValueError):
+    """A Trace cannot answer or cannot be read; the message says why and what to do."""
+
+
+@dataclass(frozen=True, eq=False)
+class Tokens:
+    """What lies along an axis: text[b][t], and the axis as statistics saw it.
+
+    kind: words for "text"; image patches (grid: rows × columns, one leading token may not be a patch), sound frames.
+    """
+
+    text: list[list[str]]
+    axis: Axis
+    kind: Literal["text", "patches", "frames"] = "text"
+    grid: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True)
+class About:
+    """What a statistic is, for legends: its standard name, formula, unit and the shape of its results."""
+
+    name: str
+    formula: str
+    unit: str
+    shape: Literal["row", "key", "bins", "map", "top"]
+
+    @staticmethod
+    def of(statistic: Statistic) -> About:
+        return About(statistic.name, statistic.formula, statistic.unit, statistic.shape)
+
+
+@dataclass(eq=False)
+class Layer:
+    """One attention module. kind: "self" or "cross"; stack: "decoder", "encoder", or a tower's name.
+
+    heads: the watched heads, in the order of the results' head dimension. query_axis, key_axis: names in Trace.axes.
+    results and summaries are by statistic label; summaries are float64 [B,H], one number per head. undefined says, by
+    label, why a watched statistic means nothing here. rectangle, where kept, computes exact weights.
+    """
+
+    name: str
+    index: int
+    kind: Literal["self", "cross"]
+    stack: str
+    heads: list[int]
+    query_axis: str
+    key_axis: str
+    results: Results = field(default_factory=dict)
+    summaries: dict[str, Tensor] = field(default_factory=dict)
+    undefined: dict[str, str] = field(default_factory=dict)
+    rectangle: Callable[[int, int, slice, slice], Tensor] | None = None
+
+    @property
+    def title(self) -> str:
+        """Short and unique in its trace, such as "decoder 3" or "decoder 3 cross"."""
+        return f"{self.stack} {self.index}" + (" cross" if self.kind == "cross" else "")
+
+    def head_place(self, head: int) -> int:
+        """Where a head lies in the results. Raises TraceError for a head that was not watched."""
+        if head not in self.heads:
+            raise TraceError(f"head {head} of layer {self.title!r} was not watched; watched: {_listed(self.heads)}")
+        return self.heads.index(head)
+
+
+@dataclass(eq=False)
+class Trace:
+    """What was seen: `layers` in the order the model runs them, `axes` by name, `statistics` by label.
+
+    made: how it came about (model class, backend, dtype, versions …), all JSON. earlier: Traces of sequences that
+    went through the same `attach` before this one.
+    """
+
+    model: str = ""
+    layers: list[Layer] = field(default_factory=list)
+    axes: dict[str, Tokens] = field(default_factory=dict)
+    statistics: dict[str, About] = field(default_factory=dict)
+    made: dict[str, Any] = field(default_factory=dict)
+
+    to_html: ClassVar[Callable[[Trace], str] | None] = None  # set by the package's top level, for notebooks
+
+    def layer(self, index: int, kind: Literal["self", "cross"] = "self", stack: str | None = None) -> Layer:
+        """The layer of a stack (by default the first one that matches). Raises TraceError naming what there is."""
+        for layer in self.layers:
+            if layer.index == index and layer.kind == kind and stack in (None, layer.stack):
+                return layer
+        there = ", ".join(layer.title for layer in self.layers) or "nothing"
+        raise TraceError(
+            f"no {kind}-attention layer {index}{f' in {stack}' if stack else ''} was watched; there is: {there}"
+        )
+
+    def heads(self, label: str) -> list[tuple[Layer, int, float]]:
+        """(layer, head, number) of every head for a statistic, mean over the batch; layers where it is undefined are
+        left out. Raises TraceError if it was not watched."""
+        self._known(label)
+        return [
+            (layer, head, float(layer.summaries[label][:, place].mean()))
+            for layer in self.layers
+            if label in layer.summaries
+            for place, head in enumerate(layer.heads)
+        ]
+
+    def __getitem__(self, label: str) -> list[dict[str, Tensor]]:
+        """The finished tensors of a statistic, one entry per layer (empty where it is undefined)."""
+        self._known(label)
+        return [layer.results.get(label, {}) for layer in self.layers]
+
+    def _known(self, label: str) -> None:
+        if label not in self.statistics:
+            raise TraceError(f"{label!r} was not watched; watched: {', '.join(self.statistics) or 'nothing'}")
+
+    def weights(
+        self,
+        layer: int | Layer,
+        head: int,
+        rows: slice = slice(None),
+        keys: slice = slice(None),
+        *,
+        batch: int = 0,
+    ) -> Tensor:
+        """The exact weights [rows, keys] of a head: from the overview where a cell is one pair, else recomputed.
+
+        Raises TraceError where neither is possible: watch with keep="qk" to ask for any rectangle later.
+        """
+        found = self.layer(layer) if isinstance(layer, int) else layer
+        place = found.head_place(head)
+        overview = found.results.get("overview")
+        if overview is not None and not overview["shifts"].any():
+            return overview["max"][batch, place, rows, keys]
+        if found.rectangle is None:
+            raise TraceError(
+                f"the exact weights of layer {found.title!r} were not kept; "
+                'attach with keep="qk", or ask for an overview as fine as the input is long'
+            )
+        sizes = [self.axes[name].axis.length for name in (found.query_axis, found.key_axis)]
+        begin_end = [slice(*part.indices(size)) for part, size in zip((rows, keys), sizes, strict=True)]
+        return found.rectangle(batch, place, *begin_end)
+
+    def _repr_html_(self) -> str | None:
+        return None if Trace.to_html is None else Trace.to_html(self)
+
+    def __repr__(self) -> str:
+        lengths = ", ".join(f"{name} {tokens.axis.length}" for name, tokens in self.axes.items())
+        return f"Trace({self.model!r}, {len(self.layers)} layers, tokens: {lengths or 'none'})"
+
+    # ---- files ------------------------------------------------------------------------------------------------------
+
+    def save(self, path: str | Path) -> None:
+        """Write one safetensors file, whole or not at all. Rectangles are not saved; maps and statistics are."""
+        from safetensors.torch import save
+
+        tensors: dict[str, Tensor] = {}
+        for name, tokens in self.axes.items():
+            for part in ("positions", "valid", "ids", "special"):
+                value = getattr(tokens.axis, part)
+                if value is not None:
+                    tensors[f"axis/{name}/{part}"] = value
+        for number, layer in enumerate(self.layers):
+            for label, results in layer.results.items():
+                tensors |= {f"layer/{number}/result/{label}/{name}": value for name, value in results.items()}
+            tensors |= {f"layer/{number}/summary/{label}": value for label, value in layer.summaries.items()}
+        header = {"format": FORMAT, "trace": json.dumps(self._header())}
+        write_whole(path, save({k: v.contiguous() for k, v in tensors.items()}, metadata=header))
+
+    def _header(self) -> dict[str, Any]:
+        return {
+            "model": self.model,
+            "made": self.made,
+            "statistics": {label: vars(about) for label, about in self.statistics.items()},
+            "axes": {n: {"text": t.text, "kind": t.kind, "grid": t.grid} for n, t in self.axes.items()},
+            "layers": [
+                {
+                    k: getattr(layer, k)
+                    for k in ("name", "index", "kind", "stack", "heads", "query_axis", "key_axis", "undefined")
+                }
+                for layer in self.layers
+            ],
+        }
+
+    @staticmethod
+    def load(path: str | Path) -> Trace:
+        """Read a file that `save` wrote. Raises TraceError for any file that is not a whole Trace."""
+        from safetensors import SafetensorError, safe_open
+
+        try:
+            with safe_open(str(path), framework="pt") as file:
+                metadata = file.metadata() or {}
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+        except FileNotFoundError:
+            raise TraceError(f"no such Trace file: {path}") from None
+        except (SafetensorError, OSError) as error:
+            raise TraceError(f"{path} is not a whole Trace file ({error}); save it again") from None
+        if metadata.get("format") != FORMAT:
+            raise TraceError(f"{path} is a safetensors file but not a {FORMAT!r}; give a file that Trace.save wrote")
+        try:
+            return _assembled(json.loads(metadata["trace"]), tensors)
+        except (KeyError, TypeError, ValueError) as error:
+            raise TraceError(f"{path} is a damaged Trace file ({error!r}); save it again") from None
+
+
+def _assembled(header: dict[str, Any], tensors: Mapping[str, Tensor]) -> Trace:
+    axes = {}
+    for name, about in header["axes"].items():
+        parts = {part: tensors.get(f"axis/{name}/{part}") for part in ("positions", "valid", "ids", "special")}
+        grid = tuple(about["grid"]) if about["grid"] else None
+        axes[name] = Tokens(about["text"], Axis(**parts), about["kind"], grid)  # type: ignore[arg-type]
+    layers = [Layer(**fields) for fields in header["layers"]]
+    for path, value in tensors.items():
+        kind, number, *rest = path.split("/")
+        if kind == "layer" and rest[0] == "result":
+            layers[int(number)].results.setdefault(rest[1], {})[rest[2]] = value
+        elif kind == "layer":
+            layers[int(number)].summaries[rest[1]] = value
+    statistics = {label: About(**about) for label, about in header["statistics"].items()}
+    return Trace(header["model"], layers, axes, statistics, header["made"])
+
+
+def write_whole(path: str | Path, content: bytes | str) -> None:
+    """Write a file whole or not at all: to a temporary neighbour, then renamed. Raises TraceError if it cannot."""
+    target = Path(path)
+    data = content.encode() if isinstance(content, str) else content
+    temporary = None
+    try:
+        with tempfile.NamedTemporaryFile(dir=target.parent, prefix=f".{target.name}.", delete=False) as file:
+            temporary = file.name
+            file.write(data)
+        os.chmod(temporary, 0o666 & ~_umask())
+        if target.exists() and not os.access(target, os.W_OK):
+            raise PermissionError(13, "it is read-only")
+        os.replace(temporary, target)
+    except OSError as error:
+        if temporary is not None and os.path.exists(temporary):
+            os.unlink(temporary)
+        raise TraceError(f"cannot write {target}: {error.strerror or error}; choose another path") from None
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def _listed(numbers: list[int]) -> str:
+    return ", ".join(str(n) for n in numbers)
+
+
+def same_cells(a: Trace, b: Trace) -> bool:
+    """Whether two Traces have the same layers, heads and lengths, so that they can be subtracted."""
+    shapes = [[(layer.title, tuple(layer.heads)) for layer in trace.layers] for trace in (a, b)]
+    lengths = [{name: tokens.axis.length for name, tokens in trace.axes.items()} for trace in (a, b)]
+    return shapes[0] == shapes[1] and lengths[0] == lengths[1]
