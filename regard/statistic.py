@@ -2,7 +2,7 @@
 
 Every cell (layer, head, query, key) is absorbed exactly once; states of disjoint cells merge in any order. A state is
 a tensor that grows with the sequence, so the same statistic serves one forward and a generation of a row per token.
-Most statistics need one method, `of_rows` or `of_keys`; those that also restate themselves in core records (`core`) are fused
+Most need one method, `of_rows` or `of_keys`; those that also restate themselves in core records (`core`) are fused
 into the fast backends.
 """
 

@@ -20,6 +20,8 @@ from regard.statistic import Axis, Statistic
 
 FORMAT = "regard trace 1"
 
+LAYER_FIELDS = ("name", "index", "kind", "stack", "heads", "query_axis", "key_axis", "undefined")
+
 Results = dict[str, dict[str, Tensor]]
 """label -> name -> tensor, as each statistic's `finish` documents."""
 
