@@ -1,9 +1,9 @@
-"""One call of transformers' attention interface, read as a Mechanism and Inputs. Every keyword is honoured or refused."""
+"""One call of transformers' attention interface, read as a Mechanism. Every keyword is honoured or refused."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -15,7 +15,7 @@ from regard.mechanism import Mechanism, Score
 from regard.parts.masks import Full
 from regard.parts.mixes import WeightedSum
 from regard.parts.normalisers import Softmax
-from regard.parts.scores import Dot, Softcap, Table
+from regard.parts.scores import Dot, Softcap, Table, widened
 from regard.ranges import Ranges
 
 HONOURED = frozenset({"position_bias", "softcap", "s_aux", "is_causal"})
@@ -59,6 +59,22 @@ class Call:
     first_key: int
     mask: ModelMask | None
 
+    def of_heads(self, heads: list[int]) -> Call:
+        """The same call for some query heads, each with its key-value head."""
+        num_heads, groups = self.q.shape[1], self.k.shape[1]
+        if heads == list(range(num_heads)):
+            return self
+        shared = [head // (num_heads // groups) for head in heads]
+        terms = tuple(
+            Table(t.bias[:, heads]) if isinstance(t, Table) and t.bias.shape[1] > 1 else t for t in self.mechanism.score
+        )
+        softmax = self.mechanism.normaliser
+        if isinstance(softmax, Softmax) and isinstance(softmax.sink, Tensor):
+            softmax = Softmax(softmax.sink[heads])
+        mechanism = self.mechanism.replace(score=terms, normaliser=softmax)
+        q, k, v = self.q[:, heads], self.k[:, shared], self.v[:, shared]
+        return replace(self, q=q, k=k, v=v, mechanism=mechanism, allowed=self.allowed.head_slice(heads))
+
 
 def read(
     module: nn.Module,
@@ -92,7 +108,7 @@ def read(
         source="the model's own",
         score=tuple(terms),
         mask=Full(),
-        normaliser=Softmax(None if sink is None else sink.detach().float()),
+        normaliser=Softmax(None if sink is None else widened(sink.detach())),
         mix=WeightedSum(),
     )
     own = mask if isinstance(mask, ModelMask) else None
@@ -133,3 +149,13 @@ def _cropped(bias: Tensor, query: Tensor, key: Tensor, where: str) -> Tensor:
             f"{where} has a position bias {list(bias.shape)} for {query.shape[2]} queries and {key.shape[2]} keys"
         )
     return bias.detach()[..., : key.shape[2]]
+
+
+def swapped(own: Mechanism, wanted: Mechanism) -> Mechanism:
+    """The model's mechanism with another one's parts in place; what the model may see stays ANDed as data.
+
+    A dot product that does not name its scale takes the model's.
+    """
+    own_dot = own.score[0]
+    score = tuple(own_dot if isinstance(term, Dot) and term.scale is None else term for term in wanted.score)
+    return wanted.replace(score=score)

@@ -86,7 +86,7 @@ def value_norms(value: Tensor, projection: Tensor, num_heads: int) -> Tensor:
 
     With M_h = W_O^h W_O^hᵀ, the norm is sqrt(v M_h vᵀ): no tensor larger than the values is made.
     """
-    batch, groups, _, width = value.shape
+    groups, width = value.shape[1], value.shape[3]
     per_head = projection.detach().float().reshape(num_heads, width, -1)
     gram = per_head @ per_head.transpose(1, 2)
     v = value.detach().float()
