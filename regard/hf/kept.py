@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from regard.mechanism import Inputs, Mechanism
-from regard.run import strips
+from regard.run.attention import rectangle
 
 
 @dataclass(eq=False)
@@ -31,23 +31,9 @@ class Kept:
         found = torch.zeros(rows.stop - rows.start, keys.stop - keys.start)
         for seen, first_key, mechanism, x in self.calls:
             begin, end = max(rows.start, seen.start), min(rows.stop, seen.stop)
-            if begin >= end:
-                continue
-
-            def absorb(
-                strip: slice,
-                at: slice,
-                weights: Tensor,
-                _: Tensor | None,
-                first: int = first_key,
-                top: int = seen.start,
-            ) -> None:
-                left, right = max(keys.start, first + at.start), min(keys.stop, first + at.stop)
-                if left < right:
-                    cells = weights[batch, place, :, left - first - at.start : right - first - at.start]
-                    row = top + strip.start - rows.start
-                    found[row : row + cells.shape[0], left - keys.start : right - keys.start] = cells
-
-            some = slice(begin - seen.start, end - seen.start)
-            strips.attend(mechanism, x, output=False, absorb=absorb, rows=some)
+            left, right = max(keys.start, first_key), min(keys.stop, first_key + x.k.shape[2])
+            if begin < end and left < right:
+                part = slice(begin - seen.start, end - seen.start), slice(left - first_key, right - first_key)
+                cells = rectangle(mechanism, x, *part)[batch, place]
+                found[begin - rows.start : end - rows.start, left - keys.start : right - keys.start] = cells
         return found
