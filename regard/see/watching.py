@@ -25,7 +25,8 @@ from regard.statistic import Block, State, Statistic, View
 class Observer(Protocol):
     """A fast backend that can reduce weights without handing them out."""
 
-    name: str
+    @property
+    def name(self) -> str: ...
 
     def refuses(self, plan: core.Plan, watch: core.Watch | None, needs_grad: bool) -> str | None: ...
 
