@@ -177,7 +177,11 @@ CASES = [
         ),
         "encoder",
     ),
-    Case("distilbert", lambda: tf.DistilBertModel(tf.DistilBertConfig(vocab_size=VOCAB, dim=32, hidden_dim=48, n_layers=2, n_heads=4)), "encoder"),
+    Case(
+        "distilbert",
+        lambda: tf.DistilBertModel(tf.DistilBertConfig(vocab_size=VOCAB, dim=32, hidden_dim=48, n_layers=2, n_heads=4)),
+        "encoder",
+    ),
     Case("albert", lambda: tf.AlbertModel(tf.AlbertConfig(**small(embedding_size=16))), "encoder"),
     Case("t5", _t5, "seq2seq", frozenset({"generates"})),
     Case("bart", lambda: tf.BartForConditionalGeneration(tf.BartConfig(**SEQ)), "seq2seq", frozenset({"generates"})),

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from regard.hf.attach import attach
 from regard.see.trace import Trace
-from tests.hf.models import BY_NAME, CASES, Case, eager_attentions, feed
+from tests.hf.models import CASES, Case, eager_attentions, feed
 
 PADDINGS = [
     (case, padding)
