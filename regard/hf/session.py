@@ -18,8 +18,8 @@ from regard.hf.kept import Kept
 from regard.hf.modules import Place, output_projection, place_of, value_norms
 from regard.mechanism import Inputs, Mechanism
 from regard.run.choose import attend, fused_observer
-from regard.see.trace import About, Layer, Trace
-from regard.see.watching import Watching
+from regard.seeing.trace import About, Layer, Trace
+from regard.seeing.watching import Watching
 from regard.statistic import Statistic, View
 
 

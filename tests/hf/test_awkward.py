@@ -1,4 +1,4 @@
-"""What real use brings: caches, packing, batches, half precision, compilation, several forwards; and what is refused."""
+"""What real use brings: caches, packing, half precision, compilation, several forwards; and what is refused."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import transformers as tf
 
 from regard.hf.attach import attach
 from regard.hf.calls import Unsupported
-from regard.see.statistics import Entropy, Maximum, Overview, Received, standard
+from regard.seeing.statistics import Entropy, Maximum, Overview, Received, standard
 from tests.hf.models import BY_NAME, CASES, Case, feed, small
 from tests.hf.test_exact import assert_same_weights, eager_attentions, seen_weights
 from tests.hf.test_unchanged import assert_same_bits

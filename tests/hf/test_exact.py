@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from regard.hf.attach import attach
-from regard.see.trace import Trace
+from regard.seeing.trace import Trace
 from tests.hf.models import CASES, Case, eager_attentions, feed
 
 PADDINGS = [

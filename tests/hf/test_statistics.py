@@ -9,9 +9,9 @@ import torch
 
 from regard.hf import session
 from regard.hf.attach import attach
-from regard.see.statistics import standard
+from regard.seeing.statistics import standard
 from tests.hf.models import CASES, Case, eager_attentions, feed
-from tests.see.dense import dense_overview, dense_statistics
+from tests.seeing.dense import dense_overview, dense_statistics
 
 PATHS = ["fused", "strips"]
 

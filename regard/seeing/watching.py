@@ -18,7 +18,7 @@ from regard.mechanism import Inputs, Mechanism, lower, prepared
 from regard.ranges import Ranges
 from regard.run import strips
 from regard.run.output import Output
-from regard.see.statistics import Overview, cells
+from regard.seeing.statistics import Overview, cells
 from regard.statistic import Block, State, Statistic, View
 
 
