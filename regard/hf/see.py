@@ -114,7 +114,8 @@ def _run(loaded: Loaded, inputs: dict[str, Tensor], target: str | None, max_new_
         labels = loaded.tokenizer(text_target=target, return_tensors="pt")["input_ids"].to(model.device)
         shift: Any = getattr(model, "prepare_decoder_input_ids_from_labels", None)
         start = torch.full_like(labels[:, :1], model.config.decoder_start_token_id or 0)
-        inputs = inputs | {"decoder_input_ids": shift(labels) if shift is not None else torch.cat([start, labels[:, :-1]], 1)}
+        shifted = torch.cat([start, labels[:, :-1]], 1) if shift is None else shift(labels)
+        inputs = inputs | {"decoder_input_ids": shifted}
     model(**inputs)
 
 
@@ -128,7 +129,8 @@ def _generate(model: tf.PreTrainedModel, inputs: dict[str, Tensor], max_new_toke
     pad = model.generation_config.pad_token_id
     pad = model.generation_config.eos_token_id if pad is None else pad
     pad = pad[0] if isinstance(pad, list) else pad
-    model.generate(**inputs, max_new_tokens=max_new_tokens, do_sample=False, num_beams=1, pad_token_id=pad)
+    generate: Any = model.generate
+    generate(**inputs, max_new_tokens=max_new_tokens, do_sample=False, num_beams=1, pad_token_id=pad)
 
 
 def _lay_out(trace: Trace, model: tf.PreTrainedModel, inputs: dict[str, Tensor]) -> None:

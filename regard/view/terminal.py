@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from regard.see.trace import Trace
+from regard.seeing.trace import Trace
 from regard.view import colour, read, words
 from regard.view.extras import needed
 from regard.view.scene import Scene
@@ -74,7 +74,9 @@ def head_grid(scene: Scene, about: dict[str, Any], width: int, coloured: bool) -
     shown = [[_short(value) for value in row] for row in grid]
     cell = 1 + max([3, *(len(text) for row in shown for text in row), *(len(str(c)) for c in columns)])
     fit = max(1, (width - label - 1) // cell)
-    out = _text((f"{about['title']}", "bold"), (f"  {about['formula']}  [{about['unit']}], one number per head\n", "dim"))
+    out = _text(
+        (f"{about['title']}", "bold"), (f"  {about['formula']}  [{about['unit']}], one number per head\n", "dim")
+    )
     for begin in range(0, len(columns), fit):
         part = slice(begin, begin + fit)
         out.append(f"{'head':>{label}} " + "".join(f"{c:>{cell}}" for c in columns[part]) + "\n", "dim")
@@ -214,7 +216,9 @@ def strongest_links(scene: Scene, count: int, width: int) -> Text:
         ("strongest links", "bold"), ("  two of each head; without links to self, first and special tokens\n", "dim")
     )
     room = max(8, min(26, (width - 34) // 2))
-    ends = [[_end(scene, link, side, slot, room) for link in links] for side, slot in (("query", "row"), ("key", "key"))]
+    ends = [
+        [_end(scene, link, side, slot, room) for link in links] for side, slot in (("query", "row"), ("key", "key"))
+    ]
     fits = [min(room, max(map(_cells, column))) for column in ends]
     for link, row, key in zip(links, *ends, strict=True):
         name = read.head_name(scene, link["layer"], link["head"])
