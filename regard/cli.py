@@ -230,6 +230,28 @@ def _layer_head(given: str | None) -> tuple[int, int] | None:
     return int(layer), int(head)
 
 
+bench = typer.Typer(help="Benchmarks, each against its peers in one run.", no_args_is_help=True)
+app.add_typer(bench, name="bench")
+
+
+@bench.command("see")
+def bench_see(
+    tokens: Annotated[str, typer.Option(help="Input lengths, such as 1024,4096.")] = "1024,4096",
+    repeats: Annotated[int, typer.Option(help="Times each is measured; medians are reported.")] = 3,
+    backend: Annotated[str, typer.Option(help="What computes the watched model's output.")] = "model",
+    plot: Annotated[Path | None, typer.Option(help="Write a plot to this png or svg.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """What watching every layer and head costs, against plain sdpa and against eager attention with its weights."""
+    from regard.bench import see as bench
+
+    target = None if plot is None else _writable(plot)
+    result = bench.run(_numbers(tokens, "--tokens") or [], repeats, backend, lambda line: print(line, file=sys.stderr))
+    if target is not None:
+        bench.plot(result, target)
+    print(json.dumps(result) if as_json else "\n".join(" | ".join(line) for line in bench.table(result)))
+
+
 def main() -> None:
     """Run the command; a user's mistake is one sentence on standard error and exit code 2."""
     try:
