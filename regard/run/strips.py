@@ -14,9 +14,18 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from regard import ranges
-from regard.mechanism import Inputs, Mechanism, Tile, prepared, scores, visible
+from regard.mechanism import (
+    Inputs,
+    Mechanism,
+    Tile,
+    adjusted,
+    mixed,
+    prepared,
+    scores,
+    visible,
+    without_invalid,
+)
 from regard.ranges import Ranges
-from regard.run.reference import without_invalid
 
 STRIP_BYTES = 32 << 20
 
@@ -76,23 +85,18 @@ def strips(mechanism: Mechanism, x: Inputs, strip_bytes: int) -> Iterator[tuple[
 
 def weights_of(mechanism: Mechanism, tile: Tile, allowed: Tensor | None) -> Tensor:
     """The exact weights [B,H',rows,keys] of whole rows."""
-    weights = mechanism.normaliser(scores(mechanism, tile), allowed, tile.where)
-    for adjust in mechanism.adjust:
-        weights = adjust(weights, tile)
-    return weights
+    return adjusted(mechanism, mechanism.normaliser(scores(mechanism, tile), allowed, tile.where), tile)
 
 
 def _mixed(
     mechanism: Mechanism, tile: Tile, allowed: Tensor | None, needs_grad: bool, weights: Tensor | None
 ) -> Tensor:
-    assert mechanism.mix is not None
     if not needs_grad:
-        return mechanism.mix(weights_of(mechanism, tile, allowed) if weights is None else weights, tile)
+        return mixed(mechanism, weights_of(mechanism, tile, allowed) if weights is None else weights, tile)
 
     def strip(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         part = tile.replace(q=q, k=k, v=v)
-        assert mechanism.mix is not None
-        return mechanism.mix(weights_of(mechanism, part, allowed), part)
+        return mixed(mechanism, weights_of(mechanism, part, allowed), part)
 
     return checkpoint(strip, tile.q, tile.k, tile.v, use_reentrant=False, preserve_rng_state=False)
 
