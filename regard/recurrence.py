@@ -191,7 +191,7 @@ def _decayed_products(q: Tensor, k: Tensor, age_q: Tensor, age_k: Tensor, seen: 
     return torch.einsum("bhid,bhjd,bhijd->bhij", q, k, fade)
 
 
-# ---- S_t = α_t S_{t-1} (I - β_t k_t k_tᵀ) + β_t v_t k_tᵀ --------------------------------------------------------------
+# ---- S_t = α_t (I - β_t k_t k_tᵀ) S_{t-1} + β_t k_t v_tᵀ -----------------------------------------------------------
 
 
 @dataclass(frozen=True, eq=False)

@@ -210,7 +210,7 @@ class Summary(Combinable):
 
 @dataclass(frozen=True)
 class GlobalTokens(Combinable):
-    """p_i < count or p_j < count: the first tokens see all and are seen by all (Longformer: Beltagy 2020, section 3)."""
+    """p_i < count or p_j < count: the first tokens see all and are seen by all (Beltagy 2020, section 3)."""
 
     count: int
 
