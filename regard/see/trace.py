@@ -103,6 +103,8 @@ class Trace:
     axes: dict[str, Tokens] = field(default_factory=dict)
     statistics: dict[str, About] = field(default_factory=dict)
     made: dict[str, Any] = field(default_factory=dict)
+    earlier: list[Trace] = field(default_factory=list)
+    refresh: Callable[[Trace], None] | None = None  # while attached: finishes the statistics as of now
 
     to_html: ClassVar[Callable[[Trace], str] | None] = None  # set by the package's top level, for notebooks
 
