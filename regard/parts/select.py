@@ -159,3 +159,61 @@ class PredictCentre:
         start = torch.searchsorted(key_positions, (at - self.reach).contiguous())
         stop = torch.searchsorted(key_positions, (at + self.reach).contiguous(), right=True)
         return narrowed(x, ranges.between(start, stop, x.k.shape[2]))
+
+
+@dataclass(frozen=True, eq=False)
+class Compress:
+    """k̃_b = Σ_t w_t (k_{bl+t} + e_t), ṽ_b alike: each block of l keys as one (NSA: Yuan 2025, eq. 7, φ linear).
+
+    w: [l] weights within a block, e: [l,Dk] positions within it or None. A block's position is that of its last
+    key, so that a causal mask lets it be seen once it lies wholly in the past; an unfinished one is left out.
+    """
+
+    w: Tensor
+    e: Tensor | None = None
+    scope: ClassVar[Scope] = "sequence"
+
+    def __call__(self, x: Inputs) -> Inputs:
+        size = self.w.shape[0]
+        whole = x.k.shape[2] // size
+        k = widened(x.k[:, :, : whole * size]).unflatten(2, (whole, size))
+        k = k if self.e is None else k + self.e.to(k.dtype)
+        w = self.w.to(k.dtype)
+        v = None if x.v is None else w @ widened(x.v[:, :, : whole * size]).unflatten(2, (whole, size))
+        last = x.key_positions[:, size - 1 : whole * size : size]
+        valid = x.key_valid
+        if valid is not None:
+            valid = valid[:, : whole * size].unflatten(1, (whole, size)).all(-1)
+        if x.allowed is not None:
+            raise ValueError("a mask over tokens says nothing about compressed keys; leave `allowed` out")
+        return x.replace(k=w @ k, v=v, key_positions=last, key_valid=valid, per_key={}, key_axis="slots")
+
+
+@dataclass(frozen=True, eq=False)
+class SelectByCompressed:
+    """The `count` blocks of keys to which compressed attention gives most, summed over the heads of a group, the
+    first and the query's own among them (NSA: Yuan 2025, eq. 8-12, selection blocks as large as compressed ones)."""
+
+    compress: Compress
+    count: int
+    scale: float | None = None
+    scope: ClassVar[Scope] = "sequence"
+
+    def __post_init__(self) -> None:
+        if self.count < 1:
+            raise ValueError(f"selecting {self.count} blocks: at least 1")
+
+    def __call__(self, x: Inputs) -> Inputs:
+        require_positions(x, "selecting blocks")
+        size, (batch, heads, num_queries, width) = self.compress.w.shape[0], x.q.shape
+        blocks, groups = -(-x.k.shape[2] // size), x.k.shape[1]
+        small = self.compress(x)
+        scores = _grouped(x.q.detach(), groups) @ small.k.detach().transpose(-1, -2)
+        scores = scores.reshape(batch, heads, num_queries, -1) * (width**-0.5 if self.scale is None else self.scale)
+        future = small.key_positions[:, None, None] > x.query_positions[:, None, :, None]
+        hidden = future if small.key_valid is None else future | ~small.key_valid[:, None, None]
+        weights = scores.masked_fill(hidden, -float("inf")).softmax(-1).nan_to_num(0.0)
+        shared = weights.unflatten(1, (groups, -1)).sum(2).repeat_interleave(heads // groups, 1)
+        shared = torch.nn.functional.pad(shared, (0, blocks - shared.shape[-1]))
+        shared[..., :1] = float("inf")
+        return narrowed(x, chosen_blocks(x, shared, size, self.count, causal=True))

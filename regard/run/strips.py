@@ -49,7 +49,7 @@ def attend(
     x = without_invalid(prepared(mechanism, x))
     if output and mechanism.mix is None:
         raise ValueError(f"{mechanism.name} has no output: its weights are the result; ask for regard.weights")
-    needs_grad = output and torch.is_grad_enabled() and any(t.requires_grad for t in _tensors(mechanism, x))
+    needs_grad = output and torch.is_grad_enabled() and requires_grad(mechanism, x)
     outputs = []
     first, last, _ = (rows or slice(None)).indices(x.q.shape[2])
     for strip, keys, allowed in strips(mechanism, x, range(first, last), strip_bytes):
@@ -95,6 +95,26 @@ def weights_of(mechanism: Mechanism, tile: Tile, allowed: Tensor | None) -> Tens
     return adjusted(mechanism, mechanism.normaliser(scores(mechanism, tile), allowed, tile.where), tile)
 
 
+@torch.no_grad()
+def rectangle(mechanism: Mechanism, x: Inputs, rows: slice, keys: slice) -> Tensor:
+    """The weights of these query rows on these key slots."""
+    first_row, last_row, _ = rows.indices(x.q.shape[2])
+    first_key, last_key, _ = keys.indices(x.k.shape[2])
+    found: list[Tensor] = []
+
+    def absorb(strip: slice, at: slice, weights: Tensor, _: Tensor | None) -> None:
+        cells = weights.new_zeros((*weights.shape[:3], max(0, last_key - first_key)))
+        left, right = max(first_key, at.start), min(last_key, at.stop)
+        if left < right:
+            cells[..., left - first_key : right - first_key] = weights[..., left - at.start : right - at.start]
+        found.append(cells)
+
+    attend(mechanism, x, output=False, absorb=absorb, rows=slice(first_row, last_row))
+    if not found:
+        return x.q.new_zeros((*x.q.shape[:2], 0, max(0, last_key - first_key)))
+    return torch.cat(found, 2)
+
+
 def _mixed(
     mechanism: Mechanism, tile: Tile, allowed: Tensor | None, needs_grad: bool, weights: Tensor | None
 ) -> Tensor:
@@ -117,6 +137,7 @@ def _predicate(mechanism: Mechanism, x: Inputs, rows: slice) -> Tensor:
     return allowed if x.key_valid is None else allowed & x.key_valid[:, None, None, :]
 
 
-def _tensors(mechanism: Mechanism, x: Inputs) -> list[Tensor]:
-    extras = [*x.per_query.values(), *x.per_key.values()]
-    return [t for t in (x.q, x.k, x.v, *extras, *mechanism.tensors().values()) if t is not None]
+def requires_grad(mechanism: Mechanism, x: Inputs) -> bool:
+    """Whether anything that the output depends on, the mechanism's own tensors included, asks for a gradient."""
+    tensors = [x.q, x.k, x.v, *x.per_query.values(), *x.per_key.values(), *mechanism.tensors().values()]
+    return any(t.requires_grad for t in tensors if t is not None)
