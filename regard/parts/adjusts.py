@@ -9,7 +9,7 @@ from torch import Tensor
 
 from regard.mechanism import Tile, WeightKind
 from regard.parts.noise import uniform
-from regard.parts.scores import mixed_heads
+from regard.parts.scores import mixed_heads, per_head
 
 Scope = Literal["pair", "heads"]
 
@@ -65,3 +65,21 @@ class Dropout:
 
     def __str__(self) -> str:
         return f"dropout({self.p}, {self.seed})"
+
+
+@dataclass(frozen=True, eq=False)
+class Subtract:
+    """a'_h = a_h - λ_h a_{H+h}: the second half of 2H heads taken from the first (Ye 2024, eq. 1). λ: number or [H]."""
+
+    share: float | Tensor
+    scope: ClassVar[Scope] = "heads"
+    kind: ClassVar[WeightKind] = "signed"
+
+    def __call__(self, weights: Tensor, tile: Tile) -> Tensor:
+        if weights.shape[1] % 2:
+            raise ValueError(f"differential attention needs score heads in pairs, got {weights.shape[1]}")
+        kept, taken = weights.chunk(2, 1)
+        return kept - per_head(self.share) * taken
+
+    def __str__(self) -> str:
+        return "subtract"

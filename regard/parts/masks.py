@@ -234,6 +234,38 @@ class GlobalTokens(Combinable):
 
 
 @dataclass(frozen=True)
+class NearBlocks(Combinable):
+    """|⌊p_i / size⌋ - ⌊p_j / size⌋| <= reach: a band of blocks (Zaheer 2020, section 2)."""
+
+    size: int
+    reach: int
+
+    def __post_init__(self) -> None:
+        if self.size < 1 or self.reach < 0:
+            raise ValueError(
+                f"near_blocks({self.size}, {self.reach}): blocks of at least 1 token, a reach of at least 0"
+            )
+
+    def __call__(self, batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        return self._block(query).sub(self._block(key)).abs() <= self.reach
+
+    def ranges(self, x: Inputs) -> Ranges | None:
+        require_positions(x, str(self))
+        if not _sorted(x.key_positions):
+            return None
+        begin = (self._block(x.query_positions) - self.reach) * self.size
+        start = _first(x.key_positions, begin)
+        stop = _first(x.key_positions, begin + (2 * self.reach + 1) * self.size)
+        return ranges.between(start[:, None], stop[:, None], x.k.shape[2])
+
+    def _block(self, positions: Tensor) -> Tensor:
+        return positions.div(self.size, rounding_mode="floor")
+
+    def __str__(self) -> str:
+        return f"near_blocks({self.size}, {self.reach})"
+
+
+@dataclass(frozen=True)
 class RandomBlocks(Combinable):
     """Each block of queries sees `count` random blocks of keys, drawn per head from `seed` (Zaheer 2020, section 2).
 
@@ -421,6 +453,11 @@ def dilated(width: int, step: int) -> And:
     if width < 0 or step < 1:
         raise ValueError(f"dilated({width}, {step}): a width of at least 0 keys and a step of at least 1")
     return Near(width * step, width * step) & Every(step)
+
+
+def near_blocks(size: int, reach: int) -> NearBlocks:
+    """Blocks of `size` positions, `reach` of them to either side of the query's own."""
+    return NearBlocks(size, reach)
 
 
 def summary(size: int, count: int) -> Summary:

@@ -304,16 +304,24 @@ class SplitHeads:
 
 @dataclass(frozen=True)
 class KeyHeads:
-    """Requires `count` key-value heads (1: multi-query, Shazeer 2019; between 1 and H: grouped, Ainslie 2023)."""
+    """Requires `count` key-value heads (1: multi-query, Shazeer 2019; between 1 and H: grouped, Ainslie 2023).
+
+    queries: how many query heads, or None for any multiple.
+    """
 
     count: int
+    queries: int | None = None
     scope: ClassVar[Scope] = "token"
+
+    def __post_init__(self) -> None:
+        if self.count < 1:
+            raise ValueError(f"attention has at least 1 key-value head, got {self.count}")
 
     def __call__(self, x: Inputs) -> Inputs:
         if x.k.shape[1] != self.count:
-            raise ValueError(
-                f"{self.count} key-value heads were asked for, and k has {x.k.shape[1]}: {list(x.k.shape)}"
-            )
+            raise ValueError(f"{self.count} key-value heads were asked for, but k {list(x.k.shape)} has {x.k.shape[1]}")
+        if self.queries is not None and x.q.shape[1] != self.queries:
+            raise ValueError(f"{self.queries} query heads were asked for, but q {list(x.q.shape)} has {x.q.shape[1]}")
         return x
 
 
