@@ -17,8 +17,8 @@ from regard.hf.calls import Unsupported
 from regard.hf.masks import ModelMask, model_mask
 from regard.hf.session import Session
 from regard.mechanism import Mechanism
-from regard.see.statistics import standard
-from regard.see.trace import Trace
+from regard.seeing.statistics import standard
+from regard.seeing.trace import Trace
 from regard.statistic import Statistic
 
 NAME = "regard"

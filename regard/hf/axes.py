@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from regard.hf.calls import Unsupported
-from regard.see.trace import Tokens
+from regard.seeing.trace import Tokens
 from regard.statistic import Axis
 
 KINDS: dict[str, Literal["text", "patches", "frames"]] = {"vision": "patches", "audio": "frames"}

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from regard import ranges
+from regard.errors import UserError
 from regard.hf.masks import ModelMask, split_mask
 from regard.mechanism import Mechanism, Score
 from regard.parts.masks import Full
@@ -39,7 +40,7 @@ HARMLESS = frozenset(
 )
 
 
-class Unsupported(ValueError):
+class Unsupported(UserError):
     """The model, or one call of its attention, is outside what can be watched exactly; says what and what to do."""
 
 

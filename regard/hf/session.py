@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -18,8 +19,8 @@ from regard.hf.kept import Kept
 from regard.hf.modules import Place, output_projection, place_of, value_norms
 from regard.mechanism import Inputs, Mechanism
 from regard.run.choose import attend, fused_observer
-from regard.see.trace import About, Layer, Trace
-from regard.see.watching import Watching
+from regard.seeing.trace import About, Layer, Trace
+from regard.seeing.watching import Watching
 from regard.statistic import Statistic, View
 
 
@@ -71,7 +72,7 @@ class Session:
         self._rows: dict[str, tuple[str, slice]] = {}  # by stack: the axis and rows of its latest self-attention
         self._forward = 0
         self._depth = 0
-        self.trace = Trace(model=model.config.name_or_path or type(model).__name__)
+        self.trace = Trace(model=Path(model.config.name_or_path or "").name or type(model).__name__)
         self.trace.refresh = self._fill
 
     # ---- forwards -----------------------------------------------------------------------------------------------

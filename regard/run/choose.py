@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,17 +10,13 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from regard import core
 from regard.mechanism import Inputs, Mechanism, lower, prepared
-from regard.run import reference, strips
+from regard.run import native, reference, strips
+from regard.run.native import Native
 
 
-def fused_observer() -> Any | None:
+def fused_observer() -> Native | None:
     """The backend that reduces weights without handing them out, or None where there is none on this machine."""
-    try:
-        from regard.run import native
-    except ImportError:
-        return None
-    backend: Any = native
-    return backend.BACKEND if backend.available() else None
+    return native.NATIVE if native.available() else None
 
 
 def attend(mechanism: Mechanism, x: Inputs, backend: str = "auto") -> Tensor:
@@ -49,12 +44,12 @@ Attempt = tuple[str, Callable[[], Tensor] | None]
 def _native(mechanism: Mechanism, x: Inputs, needs_grad: bool) -> Attempt:
     fused = fused_observer()
     if fused is None:
-        return "this installation has no native core (it needs a C++ compiler when installed)", None
+        return str(native.why_unavailable()), None
     plan = lower(mechanism, x)
     if isinstance(plan, core.Refusal):
         return str(plan), None
     reason = fused.refuses(plan, None, needs_grad)
-    return (reason, None) if reason else ("", lambda: fused.run(plan).out)
+    return (reason, None) if reason else ("", lambda: native.attention(plan))
 
 
 def _sdpa(mechanism: Mechanism, x: Inputs, needs_grad: bool) -> Attempt:

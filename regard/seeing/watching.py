@@ -18,14 +18,15 @@ from regard.mechanism import Inputs, Mechanism, lower, prepared
 from regard.ranges import Ranges
 from regard.run import strips
 from regard.run.output import Output
-from regard.see.statistics import Overview, cells
+from regard.seeing.statistics import Overview, cells
 from regard.statistic import Block, State, Statistic, View
 
 
 class Observer(Protocol):
     """A fast backend that can reduce weights without handing them out."""
 
-    name: str
+    @property
+    def name(self) -> str: ...
 
     def refuses(self, plan: core.Plan, watch: core.Watch | None, needs_grad: bool) -> str | None: ...
 

@@ -16,6 +16,7 @@ from typing import Any, ClassVar, Literal
 
 from torch import Tensor
 
+from regard.errors import UserError
 from regard.statistic import Axis, Statistic
 
 FORMAT = "regard trace 1"
@@ -26,7 +27,7 @@ Results = dict[str, dict[str, Tensor]]
 """label -> name -> tensor, as each statistic's `finish` documents."""
 
 
-class TraceError(ValueError):
+class TraceError(UserError):
     """A Trace cannot answer or cannot be read; the message says why and what to do."""
 
 
