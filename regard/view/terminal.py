@@ -74,7 +74,7 @@ def head_grid(scene: Scene, about: dict[str, Any], width: int, coloured: bool) -
     shown = [[_short(value) for value in row] for row in grid]
     cell = 1 + max([3, *(len(text) for row in shown for text in row), *(len(str(c)) for c in columns)])
     fit = max(1, (width - label - 1) // cell)
-    out = _text((f"{about['title']}", "bold"), (f"  {about['formula']}  [{about['unit']}], one number per head\n", "dim"))
+    out = _text((f"{about['head_title']}", "bold"), (f"  {about['formula']}  [{about['head_unit']}]\n", "dim"))
     for begin in range(0, len(columns), fit):
         part = slice(begin, begin + fit)
         out.append(f"{'head':>{label}} " + "".join(f"{c:>{cell}}" for c in columns[part]) + "\n", "dim")

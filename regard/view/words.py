@@ -17,13 +17,25 @@ TITLES = {
     "sink": "mass on first tokens",
     "special": "mass on special tokens",
     "distance": "mean distance",
-    "distances": "mean distance bin",
+    "distances": "mass by distance",
     "previous": "previous token",
     "duplicate": "duplicate token",
     "induction": "induction",
     "received": "attention received",
     "overview": "largest weight",
 }
+
+
+OF_A_HEAD = {
+    "received": ("largest share received", "share of mass"),
+    "distances": ("mean distance bin", "log2 tokens"),
+}
+
+
+def of_a_head(label: str, unit: str) -> tuple[str, str]:
+    """Title and unit of a statistic's one number per head, where they are not those of the statistic itself."""
+    words, other = OF_A_HEAD.get(label.partition(":")[0], (title(label), unit))
+    return words if ":" not in label else title(label), other
 
 
 def title(label: str) -> str:
