@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import warnings
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from regard.see.trace import Trace, TraceError
@@ -64,10 +65,13 @@ def figure(scene: Scene, statistic: str | None, heads: Sequence[tuple[int, int]]
 
     about = read.statistic(scene, statistic)
     chosen = [(*head, "") for head in heads] or [found for found in [read.chosen(scene)] if found is not None]
+    shown = partial(drawable, missing=missing)
     parts: list[Any] = [] if about is None else [panels.HeadGrid(scene, about)]
     for layer, head, why in chosen:
         read.head_place(scene, layer, head)
-        parts.append(panels.HeadMap(scene, layer, head, why, lambda text: drawable(text, missing)))
+        parts.append(panels.HeadMap(scene, layer, head, why, shown))
+        if scene["axes"][scene["layers"][layer]["key"]]["grid"]:
+            parts.append(panels.Patches(scene, layer, head, shown))
     if not parts:
         raise TraceError("there is nothing to draw: no attention layer was seen")
     width = max(6.0, 2 * MARGIN + sum(part.width for part in parts) + GAP * (len(parts) - 1))

@@ -11,8 +11,8 @@ import numpy as np
 from regard.view import colour, read, words
 from regard.view.scene import Scene
 
-PAPER, INK, SOFT, SUNK, ACCENT = "#ffffff", "#1d1c22", "#6a6772", "#f1efeb", "#8f88e0"
-LABEL, TOP, TRACK, LEGEND = 0.95, 0.8, 0.42, 0.62
+PAPER, INK, SOFT, SUNK, ACCENT, NEGATIVE = "#ffffff", "#1d1c22", "#6a6772", "#f1efeb", "#8f88e0", "#dd8a4e"
+LABEL, TRACK, LEGEND = 0.95, 0.42, 0.62
 TITLE = 0.42
 TOKENS_AT_MOST = 64
 
@@ -103,8 +103,9 @@ class HeadMap:
         across = min(5.2, max(1.6, keys * 0.42))
         self.across = across
         self.down = min(across * min(1.3, max(0.3, rows / keys)), max(0.42, rows * 0.42))
+        self.top = 0.22 + max([0.2, *(0.068 * len(text) for _, text in self._axis_labels("key", keys, across))])
         self.width = LABEL + max(across, 3.3) + 0.12 + TRACK
-        self.height = TITLE + TOP + self.down + 0.1 + TRACK + LEGEND + 0.12
+        self.height = TITLE + self.top + self.down + 0.1 + TRACK + LEGEND + 0.12
 
     def draw(self, page: Page, x: float, y: float) -> None:
         name = read.head_name(self.scene, self.layer, self.head)
@@ -113,7 +114,7 @@ class HeadMap:
         if self.map is None or 0 in self.map.values.shape:
             page.text(x, y + 0.6, "no map: the overview was not watched, or there are no tokens", colour=SOFT)
             return
-        left, top = x + LABEL, y + TITLE + TOP
+        left, top = x + LABEL, y + TITLE + self.top
         place, table, ticks, said = ramp_of(self.scene["signed"], self.map.values, self.scene["axes"][self.about["key"]]["length"])
         cells = colour.of(table, place)
         seen = self.map.count > 0
@@ -140,15 +141,17 @@ class HeadMap:
     def _labels(self, page: Page, left: float, top: float) -> None:
         assert self.map is not None
         rows, keys = self.map.values.shape
-        for at, text in self._axis_labels("query", rows, self.down, self.map.cell[0]):
+        for at, text in self._axis_labels("query", rows, self.down):
             page.text(left - 0.07, top + at, text, size=7, colour=SOFT, ha="right", va="center")
-        for at, text in self._axis_labels("key", keys, self.across, self.map.cell[1]):
+        for at, text in self._axis_labels("key", keys, self.across):
             page.text(left + at, top - 0.06, text, size=7, colour=SOFT, ha="center", va="bottom", rotation=90)
 
-    def _axis_labels(self, side: str, cells: int, inches: float, cell: int) -> list[tuple[float, str]]:
+    def _axis_labels(self, side: str, cells: int, inches: float) -> list[tuple[float, str]]:
         """(inches along the axis, text): tokens where each has room, else slot numbers at round steps."""
+        if self.map is None:
+            return []
         axis = self.scene["axes"][self.about[side]]
-        step = inches / cells
+        step, cell = inches / cells, self.map.cell[0 if side == "query" else 1]
         if cell == 1 and step >= 0.105 and cells <= TOKENS_AT_MOST:
             return [((i + 0.5) * step, self.drawable(words.tag(text, 14))) for i, text in enumerate(axis["text"])]
         every = next(n for n in _round_numbers() if n * step / cell >= 0.35)
@@ -180,13 +183,16 @@ class HeadMap:
         """Draw a track as bars along an axis of `span` slots; what the longest bar stands for."""
         found = read.track(self.scene, self.layer, self.head, part, label)
         assert found is not None
-        values, band = np.abs(found[0].astype(np.float64)), found[1]
-        edge = float(values.max(initial=0.0)) or 1.0
-        starts = np.arange(len(values)) * band
+        values, band = found[0].astype(np.float64), found[1]
+        edge = float(np.abs(values).max(initial=0.0)) or 1.0
         axes.set_facecolor(SUNK)
-        draw = axes.barh if vertical else axes.bar
-        thick = band * (0.86 if length <= TOKENS_AT_MOST else 1.0)
-        draw(starts + band / 2, values / edge, thick, color=ACCENT, linewidth=0)
+        turned = "horizontal" if vertical else "vertical"
+        for colour_of, some in ((ACCENT, values.clip(min=0)), (NEGATIVE, (-values).clip(min=0))):
+            edges = np.arange(len(values) + 1) * band
+            axes.stairs(some / edge, edges, fill=True, color=colour_of, linewidth=0, orientation=turned)
+        if length <= TOKENS_AT_MOST:
+            gaps = axes.hlines if vertical else axes.vlines
+            gaps(np.arange(band, length, band), 0, 1, color=SUNK, linewidth=1.2)
         if vertical:
             axes.set_xlim(0, 1)
             axes.set_ylim(span, 0)
@@ -196,6 +202,44 @@ class HeadMap:
         axes.set_xticks([])
         axes.set_yticks([])
         return edge
+
+
+class Patches:
+    """Where a head looks on an image: what each patch receives, and what the token before the patches looks at."""
+
+    def __init__(self, scene: Scene, layer: int, head: int, drawable: Callable[[str], str]) -> None:
+        self.scene, self.drawable = scene, drawable
+        axis = scene["axes"][scene["layers"][layer]["key"]]
+        rows, columns = axis["grid"]
+        lead = axis["length"] - rows * columns
+        self.pictures: list[tuple[str, Any]] = []
+        received = read.track(scene, layer, head, "keys", "received")
+        if received is not None and received[1] == 1:
+            self.pictures.append(("received by each patch", received[0][lead:].reshape(rows, columns)))
+        found = read.map_of(scene, layer, head)
+        if lead and found is not None and found.exact and scene["layers"][layer]["query"] == scene["layers"][layer]["key"]:
+            first = drawable(words.tag(axis["text"][0], 20))
+            self.pictures.append((f"where {first} looks", found.values[0, lead:].reshape(rows, columns)))
+        self.side = 2.0
+        self.down = self.side * rows / columns
+        self.width = self.side
+        self.height = TITLE + len(self.pictures) * (self.down + 0.95)
+
+    def draw(self, page: Page, x: float, y: float) -> None:
+        page.text(x, y + 0.08, "On the image", size=10, weight="bold")
+        top = y + TITLE + 0.1
+        for said, values in self.pictures:
+            page.text(x, top, said, colour=SOFT)
+            edge = float(np.abs(values).max(initial=0.0)) or 1.0
+            signed = self.scene["signed"]
+            table = colour.diverging() if signed else colour.sequential()
+            place = colour.even_place(values, -edge if signed else 0.0, edge)
+            axes = page.axes(x, top + 0.08, self.side, self.down)
+            axes.imshow(colour.of(table, place), aspect="auto", interpolation="nearest")
+            _gaps(axes, *values.shape)
+            ticks = [(0.0, words.number(-edge) if signed else "0"), (1.0, words.number(edge))]
+            page.legend(x, top + self.down + 0.24, self.side, table, ticks, "even scale")
+            top += self.down + 0.95
 
 
 def ramp_of(signed: bool, values: Any, keys: int) -> tuple[Any, colour.Table, list[tuple[float, str]], str]:
@@ -219,7 +263,7 @@ def _numbers(axes: Any, values: Any, where: Any, cells: Any, least: float) -> No
         if abs(value) < least:
             continue
         ink = colour.ink_on(tuple(int(x) for x in cells[row, column]))
-        text = f"{value:.2f}" if abs(value) < 9.995 else f"{value:.0f}"
+        text = words.two_places(value)
         style = {"fontsize": 6.5, "ha": "center", "va": "center", "color": tuple(x / 255 for x in ink)}
         axes.text(column, row, text, parse_math=False, **style)
 

@@ -239,12 +239,8 @@ def _text(*parts: tuple[str, str]) -> Text:
 
 
 def _short(value: float) -> str:
-    """At most four characters for a share; blank where there is no number."""
-    if np.isnan(value):
-        return ""
-    if abs(value) < 9.995:
-        return f"{value:.2f}"
-    return f"{value:.1f}" if abs(value) < 99.95 else f"{value:.0f}"
+    """A number for a cell; blank where there is none."""
+    return "" if np.isnan(value) else words.two_places(value)
 
 
 def _fixed(text: str, size: int, right: bool = False) -> str:

@@ -85,6 +85,14 @@ def number(value: float) -> str:
     return f"{value:.{digits}f}"
 
 
+def two_places(value: float) -> str:
+    """At most five characters for a cell: 0.62, 12.4, 340; never a negative zero."""
+    size = abs(value)
+    if size < 0.005:
+        return "0.00"
+    return f"{value:.2f}" if size < 9.995 else f"{value:.1f}" if size < 99.95 else f"{value:.0f}"
+
+
 def plural(count: int, noun: str) -> str:
     """1 head, 2 heads."""
     return f"{count:,} {noun}" + ("" if count == 1 else "s")
