@@ -17,7 +17,8 @@ $(READY): pyproject.toml constraints.txt
 	@touch $(READY)
 
 see: setup
-	$(BIN)/regard see
+	@mkdir -p out
+	$(BIN)/regard see --out out/see.html --out out/see.png
 
 check: setup
 	$(BIN)/ruff check regard tests scripts

@@ -112,7 +112,8 @@ class Tile:
 class Prepare(Protocol):
     """Once over the whole call, O(tokens). scope "token" may be applied when a key enters a cache."""
 
-    scope: Literal["token", "sequence"]
+    @property
+    def scope(self) -> Literal["token", "sequence"]: ...
 
     def __call__(self, x: Inputs) -> Inputs: ...
 
@@ -141,7 +142,8 @@ class Normaliser(Protocol):
     Excluded cells get weight 0; a row with nothing allowed gets zeros.
     """
 
-    kind: WeightKind
+    @property
+    def kind(self) -> WeightKind: ...
 
     def __call__(self, scores: Tensor, allowed: Tensor | None, where: Where) -> Tensor: ...
 
@@ -149,7 +151,8 @@ class Normaliser(Protocol):
 class Adjust(Protocol):
     """Weights [B,H,Tq,Tk] -> weights [B,H',Tq,Tk]. scope "pair" is elementwise, "heads" mixes all heads."""
 
-    scope: Literal["pair", "heads"]
+    @property
+    def scope(self) -> Literal["pair", "heads"]: ...
 
     def __call__(self, weights: Tensor, tile: Tile) -> Tensor: ...
 

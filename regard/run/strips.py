@@ -30,20 +30,25 @@ def attend(
     *,
     output: bool = True,
     absorb: Absorb | None = None,
+    rows: slice | None = None,
     strip_bytes: int = STRIP_BYTES,
 ) -> Tensor | None:
-    """Output [B,H',Tq,Dv] in the query's type (None if not asked for), showing each strip's weights to `absorb`."""
+    """Output [B,H',rows,Dv] in the query's type (None if not asked for), showing each strip's weights to `absorb`.
+
+    rows: which queries to compute, by default all.
+    """
     x = without_invalid(prepared(mechanism, x))
     if output and mechanism.mix is None:
         raise ValueError(f"{mechanism.name} has no output: its weights are the result; ask for regard.weights")
     needs_grad = output and torch.is_grad_enabled() and any(t.requires_grad for t in _tensors(mechanism, x))
     outputs = []
-    for rows, keys, allowed in strips(mechanism, x, strip_bytes):
-        tile = x.tile(rows, keys)
+    first, last, _ = (rows or slice(None)).indices(x.q.shape[2])
+    for strip, keys, allowed in strips(mechanism, x, range(first, last), strip_bytes):
+        tile = x.tile(strip, keys)
         if absorb is not None:
             with torch.no_grad():
                 weights = weights_of(mechanism, tile, allowed)
-                absorb(rows, keys, weights, allowed)
+                absorb(strip, keys, weights, allowed)
             if output:
                 outputs.append(_mixed(mechanism, tile, allowed, needs_grad, weights))
         elif output:
@@ -53,9 +58,11 @@ def attend(
     return torch.cat(outputs, 2).to(x.q.dtype)
 
 
-def strips(mechanism: Mechanism, x: Inputs, strip_bytes: int) -> Iterator[tuple[slice, slice, Tensor | None]]:
+def strips(
+    mechanism: Mechanism, x: Inputs, queries: range, strip_bytes: int = STRIP_BYTES
+) -> Iterator[tuple[slice, slice, Tensor | None]]:
     """(rows, keys, allowed) of each strip: the keys are the hull of what its rows see; allowed None means all."""
-    num_queries, num_keys = x.q.shape[2], x.k.shape[2]
+    num_keys = x.k.shape[2]
     try:
         seen: Ranges | None = visible(mechanism, x)
     except ranges.TooManyRuns:
@@ -63,8 +70,8 @@ def strips(mechanism: Mechanism, x: Inputs, strip_bytes: int) -> Iterator[tuple[
     per_pair = max([1, *(getattr(term, "scratch_per_pair", 1) for term in mechanism.score)])
     row_bytes = 4 * x.q.shape[0] * x.q.shape[1] * num_keys * per_pair
     count = max(1, strip_bytes // max(1, row_bytes))
-    for begin in range(0, num_queries, count):
-        rows = slice(begin, min(begin + count, num_queries))
+    for begin in range(queries.start, queries.stop, count):
+        rows = slice(begin, min(begin + count, queries.stop))
         if seen is None:
             yield rows, slice(0, num_keys), _predicate(mechanism, x, rows)
             continue

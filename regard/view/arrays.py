@@ -53,7 +53,7 @@ class Shelf:
         if values.numel() == 0:
             return self.put(values, "uint8")
         low, high = int(values.min()), int(values.max())
-        kind = "uint8" if low >= 0 and high < 256 else "int16" if -32768 <= low and high < 32768 else "int32"
+        kind = "uint8" if low >= 0 and high < 256 else "int16" if low >= -32768 and high < 32768 else "int32"
         return self.put(values, kind)
 
     def _keep(self, raw: bytes) -> int:

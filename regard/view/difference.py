@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
-from regard.see.trace import Layer, Results, Trace, same_cells
+from regard.seeing.trace import Layer, Results, Trace, same_cells
 from regard.view.scene import LIMIT_CHARACTERS, _statistics, fitted, scene
 
 FORMAT = "regard comparison 1"

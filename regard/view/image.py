@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from regard.see.trace import Trace, TraceError
+from regard.seeing.trace import Trace, TraceError
 from regard.view import panels, read, words
 from regard.view.extras import needed
 from regard.view.fonts import drawable, families

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from regard.see.trace import Layer, Trace
+from regard.seeing.trace import Layer, Trace
 
 
 @dataclass(frozen=True)

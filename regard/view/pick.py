@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from regard.see.trace import Layer, Trace
+from regard.seeing.trace import Layer, Trace
 
 DETECTORS = ("induction", "duplicate", "previous")
 CLEAR = 0.4

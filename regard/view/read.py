@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from regard.see.trace import Trace, TraceError
+from regard.seeing.trace import Trace, TraceError
 from regard.view.arrays import load
 from regard.view.scene import Scene, scene
 

@@ -36,8 +36,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from regard.see.statistics import pooled
-from regard.see.trace import Layer, Tokens, Trace, TraceError
+from regard.seeing.statistics import pooled
+from regard.seeing.trace import Layer, Tokens, Trace, TraceError
 from regard.view import words
 from regard.view.arrays import Shelf
 from regard.view.links import strongest
@@ -143,7 +143,9 @@ def _raw_bytes(trace: Trace, detail: Detail) -> int:
 def _statistics(trace: Trace, batch: int) -> list[dict[str, Any]]:
     found = []
     for label, about in trace.statistics.items():
-        numbers = [x for layer in trace.layers if label in layer.summaries for x in layer.summaries[label][batch].tolist()]
+        numbers = [
+            x for layer in trace.layers if label in layer.summaries for x in layer.summaries[label][batch].tolist()
+        ]
         finite = [x for x in numbers if math.isfinite(x)]
         head_title, head_unit = words.of_a_head(label, about.unit)
         found.append(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from regard.see.trace import Trace
+from regard.seeing.trace import Trace
 from regard.view import colour, read, words
 from regard.view.extras import needed
 from regard.view.scene import Scene

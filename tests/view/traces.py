@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from regard.see.statistics import standard
-from regard.see.trace import About, Layer, Tokens, Trace
+from regard.seeing.statistics import standard
+from regard.seeing.trace import About, Layer, Tokens, Trace
 from regard.statistic import Axis, Block, View
 
 HOSTILE = [
@@ -27,7 +27,9 @@ HOSTILE = [
 SENTENCE = ["<s>", "A", " fluffy", " blue", " creature", " roamed", " the", " ver", "dant", " forest", ".", "</s>"]
 
 
-def axis(length: int, *, batch: int = 1, padding: int = 0, ids: Tensor | None = None, special: tuple[int, ...] = ()) -> Axis:
+def axis(
+    length: int, *, batch: int = 1, padding: int = 0, ids: Tensor | None = None, special: tuple[int, ...] = ()
+) -> Axis:
     """An axis; the second sequence of a batch has `padding` slots of padding at the left."""
     valid = torch.ones(batch, length, dtype=torch.bool)
     valid[1:, :padding] = False
@@ -38,7 +40,14 @@ def axis(length: int, *, batch: int = 1, padding: int = 0, ids: Tensor | None = 
 
 
 def layer_of(
-    name: str, index: int, weights: Tensor, allowed: Tensor, axes: dict[str, Tokens], query: str, key: str, resolution: int
+    name: str,
+    index: int,
+    weights: Tensor,
+    allowed: Tensor,
+    axes: dict[str, Tokens],
+    query: str,
+    key: str,
+    resolution: int,
 ) -> Layer:
     """A Layer with the standard statistics of these weights [B,H,rows,keys]."""
     same = query == key
@@ -142,7 +151,9 @@ def translator(source: list[str], target: list[str], layers: int = 2, heads: int
         for index in range(layers):
             kinds = ("diagonal", "uniform", "local", "sink")
             ids = torch.arange(max(rows, keys))
-            scores = torch.stack([head_scores(kinds[(h + index) % 4], rows, keys, ids, generator) for h in range(heads)])
+            scores = torch.stack(
+                [head_scores(kinds[(h + index) % 4], rows, keys, ids, generator) for h in range(heads)]
+            )
             weights = softmax_weights(scores[None], allowed)
             built.append(layer_of(f"{query}.{key}.{index}", index, weights, allowed, axes, query, key, resolution=128))
     return trace_of(built, axes)
@@ -161,7 +172,9 @@ def image(side: int = 7, layers: int = 3, heads: int = 4) -> Trace:
     built = []
     for index in range(layers):
         reach = torch.tensor([0.5, 1.0, 2.0, 8.0])[:heads, None, None]
-        scores = -torch.cdist(places, places)[None].pow(2) / reach + torch.randn(heads, length, length, generator=generator)
+        scores = -torch.cdist(places, places)[None].pow(2) / reach + torch.randn(
+            heads, length, length, generator=generator
+        )
         weights = softmax_weights(scores[None], allowed)
         built.append(layer_of(f"encoder.{index}", index, weights, allowed, axes, "encoder", "encoder", resolution=128))
     return trace_of(built, axes)

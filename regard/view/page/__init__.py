@@ -14,7 +14,7 @@ import re
 from importlib import resources
 from typing import Any
 
-from regard.see.trace import Trace
+from regard.seeing.trace import Trace
 from regard.view import colour, words
 from regard.view.scene import Scene, scene
 

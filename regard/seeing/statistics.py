@@ -333,9 +333,9 @@ class TopK(Statistic):
         shape = (view.batch, view.heads, view.query.length, self.k)
         device = view.query.positions.device
         return {
-            "weights": torch.zeros(shape, device=device),
+            "weights": torch.zeros(shape, dtype=torch.float32, device=device),
             "keys": torch.full(shape, -1, dtype=torch.int32, device=device),
-            "mass": torch.zeros(shape[:3], device=device),
+            "mass": torch.zeros(shape[:3], dtype=torch.float32, device=device),
         }
 
     def absorb(self, state: State, block: Block, view: View) -> State:
@@ -410,7 +410,7 @@ class Overview(Statistic):
         heads = (view.batch, view.heads)
         return {
             "sum": torch.zeros((*heads, *shape), dtype=torch.float64, device=device),
-            "max": torch.zeros((*heads, *shape), device=device),
+            "max": torch.zeros((*heads, *shape), dtype=torch.float32, device=device),
             "count": torch.zeros((view.batch, 1, *shape), dtype=torch.float64, device=device),
             "shifts": torch.tensor(shifts),
         }

@@ -1,0 +1,250 @@
+"""From a Plan to one native call: what is refused, how tensors are handed over, where results go."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from regard import core
+from regard.run.native.extension import extension
+from regard.run.output import Output
+
+STORED = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
+TYPES = STORED | {torch.int32: 3, torch.int64: 4, torch.float64: 5, torch.uint8: 6, torch.bool: 6}
+NO_CELL = (0, 0, 0)
+POSITION_SPAN = 1 << 30
+ONCE = (core.TopK, core.DistanceHistogram, core.Pool)
+
+
+# ---- what is refused ------------------------------------------------------------------------------------------------
+
+
+def refusal(plan: core.Plan, watch: core.Watch | None, needs_grad: bool) -> str | None:
+    """Which part of this plan or watch the native core cannot compute, and why; None if it can."""
+    return (
+        _refused_tensors(plan)
+        or _refused_terms(plan)
+        or (_refused_watch(watch) if watch is not None else None)
+        or (_refused_positions(plan, watch) if _reads_positions(plan, watch) else None)
+        or (_refused_grad(plan) if needs_grad else None)
+    )
+
+
+def _refused_tensors(plan: core.Plan) -> str | None:
+    for name, tensor in (("q", plan.q), ("k", plan.k), ("v", plan.v)):
+        if tensor is None:
+            continue
+        if tensor.device.type != "cpu":
+            return f"{name}: lies on {tensor.device}, and the native core computes on the CPU"
+        if tensor.dtype not in STORED:
+            return f"{name}: is {tensor.dtype}; float32, bfloat16 and float16 are supported"
+        if tensor.dtype != plan.q.dtype:
+            return f"{name}: is {tensor.dtype} and q {plan.q.dtype}; they must agree"
+        if tensor.stride(-1) != 1 and tensor.shape[-1] > 1:
+            return f"{name}: its last dimension is not contiguous; give {name}.contiguous()"
+    return None
+
+
+def _refused_terms(plan: core.Plan) -> str | None:
+    if not plan.terms or not isinstance(plan.terms[0], core.Dot):
+        return "score: does not begin with Dot"
+    for term in plan.terms[1:]:
+        if isinstance(term, core.Dot):
+            return "Dot: occurs twice; only the first term may be a dot product"
+        if not isinstance(term, core.KeyBias | core.Slope | core.Distance | core.Table | core.Softcap):
+            return f"{type(term).__name__}: is not a score term that the native core knows"
+    return None
+
+
+def _refused_watch(watch: core.Watch) -> str | None:
+    for kind in ONCE:
+        if sum(isinstance(s, kind) for s in watch.statistics) > 1:
+            return f"{kind.__name__}: is watched twice in one call; watch it in two"
+    for wanted in watch.statistics:
+        if isinstance(wanted, core.RowEntropy) and watch.key_scale is not None:
+            return "RowEntropy: is not defined with a key scale"
+        if not isinstance(wanted, core.CoreStatistic):
+            return f"{type(wanted).__name__}: is not a statistic that the native core knows"
+    if sum(isinstance(s, core.RowSum | core.RowMatch | core.RowDistance) for s in watch.statistics) > 61:
+        return "watch: more than 61 sums per row; watch them in several calls"
+    return None
+
+
+def _reads_positions(plan: core.Plan, watch: core.Watch | None) -> bool:
+    watched = () if watch is None else watch.statistics
+    return any(isinstance(t, core.Slope | core.Distance) for t in plan.terms) or any(
+        isinstance(s, core.RowDistance | core.DistanceHistogram) for s in watched
+    )
+
+
+def _refused_positions(plan: core.Plan, watch: core.Watch | None) -> str | None:
+    both = [p for p in (plan.query_positions, plan.key_positions) if p.numel()]
+    if not both:
+        return None
+    if max(int(p.max()) for p in both) - min(int(p.min()) for p in both) >= POSITION_SPAN:
+        return "positions: span 2^30 or more, or the queries' are not known; give query_positions"
+    return None
+
+
+def _refused_grad(plan: core.Plan) -> str | None:
+    return "gradients: the native core has no backward"
+
+
+def wants_grad(plan: core.Plan) -> bool:
+    """Whether autograd would want to come back through this plan."""
+    return torch.is_grad_enabled() and any(t.requires_grad for t in _all_tensors(plan))
+
+
+def _all_tensors(plan: core.Plan) -> list[Tensor]:
+    found = [plan.q, plan.k, plan.v, plan.softmax.sink]
+    for term in plan.terms:
+        found.extend(x for x in vars(term).values() if isinstance(x, Tensor))
+    return [t for t in found if t is not None]
+
+
+# ---- handing over ---------------------------------------------------------------------------------------------------
+
+
+class Call:
+    """A native call under construction; keeps every tensor that it points to alive."""
+
+    def __init__(self) -> None:
+        self.native: Any = extension()
+        self.raw = self.native.Call()
+        self.alive: list[Tensor] = []
+
+    def view(self, tensor: Tensor | None) -> Any:
+        """The tensor's address, type, shape and strides, as it lies."""
+        if tensor is None:
+            return self.native.View()
+        self.alive.append(tensor)
+        return self.native.view(tensor.data_ptr(), TYPES[tensor.dtype], list(tensor.shape), list(tensor.stride()))
+
+    def float_view(self, tensor: Tensor | None) -> Any:
+        """The same as float32."""
+        return self.view(None if tensor is None else tensor.detach().float())
+
+
+def run(plan: core.Plan, watch: core.Watch | None, output: bool) -> Output:
+    """Allocate results, call, hand them back."""
+    batch, heads, queries, _ = plan.q.shape
+    call = Call()
+    out = None
+    if output:
+        if plan.v is None:
+            raise ValueError("this plan has no values, so there is no output; run it with output=False")
+        out = empty_like_rows(plan.q, plan.v.shape[-1])
+    row_max = torch.empty((batch, heads, queries))
+    row_log_sum = torch.empty((batch, heads, queries))
+    fill(call, plan, output)
+    raw = call.raw
+    raw.out, raw.row_max, raw.row_log_sum = call.view(out), call.view(row_max), call.view(row_log_sum)
+    statistics = () if watch is None else add_watch(call, plan, watch)
+    raw.forward(torch.get_num_threads())
+    return Output(out, row_max, row_log_sum, statistics)
+
+
+def empty_like_rows(q: Tensor, width: int) -> Tensor:
+    """[B,H,Tq,width] in q's type, its heads and tokens laid out in memory as q's are."""
+    batch, heads, queries, _ = q.shape
+    if q.stride(1) < q.stride(2):
+        return torch.empty((batch, queries, heads, width), dtype=q.dtype).transpose(1, 2)
+    return torch.empty((batch, heads, queries, width), dtype=q.dtype)
+
+
+def fill(call: Call, plan: core.Plan, output: bool) -> None:
+    """The inputs of a plan."""
+    raw = call.raw
+    batch, heads, queries, _ = plan.q.shape
+    raw.q, raw.k = call.view(plan.q.detach()), call.view(plan.k.detach())
+    if output and plan.v is not None:
+        raw.v = call.view(plan.v.detach())
+    raw.query_positions = call.view(plan.query_positions.to(torch.int64))
+    raw.key_positions = call.view(plan.key_positions.to(torch.int64))
+    shape = (batch, heads, queries, plan.ranges.start.shape[3])
+    raw.start = call.view(plan.ranges.start.to(torch.int32).expand(shape))
+    raw.stop = call.view(plan.ranges.stop.to(torch.int32).expand(shape))
+    raw.sink = call.float_view(plan.softmax.sink)
+    for term in plan.terms:
+        _add_term(call, plan, term)
+
+
+def _add_term(call: Call, plan: core.Plan, term: core.Term) -> None:
+    raw = call.raw
+    nothing = call.native.View()
+    match term:
+        case core.Dot(scale=Tensor() as scale) if scale.numel() > 1:
+            raw.head_scale = call.float_view(scale.flatten())
+        case core.Dot():
+            raw.scale = float(term.scale)
+        case core.KeyBias():
+            raw.term(0, 0.0, call.float_view(term.bias[:, :, None, :]))
+        case core.Slope():
+            raw.term(1, 0.0, call.float_view(term.slope))
+        case core.Distance():
+            raw.term(2, 0.0, call.float_view(term.table.contiguous()))
+        case core.Table():
+            raw.term(3, 0.0, call.float_view(term.bias))
+        case core.Softcap():
+            raw.term(4, float(term.cap), nothing)
+
+
+def add_watch(call: Call, plan: core.Plan, watch: core.Watch) -> tuple[Tensor | tuple[Tensor, ...], ...]:
+    """Result tensors of every watched record, made known to the call."""
+    batch, _, queries, _ = plan.q.shape
+    if watch.key_scale is not None:
+        call.raw.key_scale = call.float_view(watch.key_scale)
+    if watch.counted is not None:
+        call.raw.counted = call.view(watch.counted.to(torch.bool).expand(batch, queries))
+    return tuple(_add_statistic(call, plan, wanted) for wanted in watch.statistics)
+
+
+def _add_statistic(call: Call, plan: core.Plan, wanted: core.CoreStatistic) -> Tensor | tuple[Tensor, ...]:
+    batch, heads, queries, _ = plan.q.shape
+    keys = plan.k.shape[2]
+    rows = (batch, heads, queries)
+    nothing = call.native.View()
+
+    def add(kind: int, result: Tensor, size: int = 0, first: Any = nothing, second: Any = nothing) -> Tensor:
+        call.raw.statistic(kind, size, NO_CELL, first, second, call.view(result), nothing)
+        return result
+
+    def labels(tensor: Tensor, length: int) -> Any:
+        return call.view(tensor.to(torch.int32).expand(batch, length))
+
+    match wanted:
+        case core.RowEntropy():
+            return add(0, torch.empty(rows))
+        case core.RowMax():
+            return add(1, torch.empty(rows))
+        case core.RowSum():
+            return add(2, torch.empty(rows), first=call.float_view(wanted.feature))
+        case core.RowMatch():
+            own, other = labels(wanted.query_labels, queries), labels(wanted.key_labels, keys)
+            return add(3, torch.empty(rows), first=own, second=other)
+        case core.RowDistance():
+            return add(4, torch.empty(rows))
+        case core.ColumnMass():
+            return add(6, torch.zeros((batch, heads, keys), dtype=torch.float64))
+        case core.DistanceHistogram():
+            return add(7, torch.zeros((batch, heads, wanted.bins), dtype=torch.float64), size=wanted.bins)
+        case core.TopK():
+            weights = torch.empty((*rows, wanted.k))
+            found = torch.empty((*rows, wanted.k), dtype=torch.int32)
+            call.raw.statistic(5, wanted.k, NO_CELL, nothing, nothing, call.view(weights), call.view(found))
+            return weights, found
+        case core.Pool():
+            shape = (batch, heads, *pool_shape(wanted, queries, keys))
+            total, most = torch.zeros(shape, dtype=torch.float64), torch.zeros(shape)
+            cell = (wanted.query_shift, wanted.key_shift, wanted.query_offset)
+            call.raw.statistic(8, 0, cell, nothing, nothing, call.view(total), call.view(most))
+            return total, most
+
+
+def pool_shape(pool: core.Pool, queries: int, keys: int) -> tuple[int, int]:
+    """Cells per side of a map: rows from the offset's cell on, keys from slot 0."""
+    first = pool.query_offset >> pool.query_shift
+    rows = -(-(pool.query_offset + queries) // (1 << pool.query_shift)) - first
+    return rows, -(-keys // (1 << pool.key_shift))

@@ -1,0 +1,46 @@
+"""Finding the compiled extension, or saying why there is none."""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib import import_module
+from types import ModuleType
+
+
+@cache
+def _load() -> tuple[ModuleType | None, str | None]:
+    try:
+        found = import_module("regard.run.native._core")
+    except ImportError as error:
+        return None, (
+            f"the native core was not built ({error}); install a C++17 compiler and CMake 3.20 or newer and reinstall"
+            " regard. Everything works without it, slower"
+        )
+    try:
+        found.isa()
+    except RuntimeError as error:
+        return None, f"the native core cannot run here: {error}"
+    return found, None
+
+
+def extension() -> ModuleType:
+    """The compiled module; raises RuntimeError with the reason where there is none."""
+    found, reason = _load()
+    if found is None:
+        raise RuntimeError(reason)
+    return found
+
+
+def available() -> bool:
+    """Whether the native core can be used in this process."""
+    return _load()[0] is not None
+
+
+def why_unavailable() -> str | None:
+    """Why the native core cannot be used, or None if it can."""
+    return _load()[1]
+
+
+def isa() -> str:
+    """The instruction set in use: "base", "avx2" or "avx512"."""
+    return str(extension().isa())

@@ -1,0 +1,83 @@
+// The Python face of the kernels: records of addresses, shapes and strides. Lifetimes are the caller's.
+#include <nanobind/nanobind.h>
+#include <nanobind/stl/array.h>
+#include <nanobind/stl/vector.h>
+
+#include <array>
+#include <vector>
+
+#include "forward.h"
+#include "kernels.h"
+
+namespace nb = nanobind;
+using namespace nb::literals;
+using namespace regard;
+
+namespace {
+
+View make_view(uintptr_t address, int type, const std::vector<int64_t>& shape, const std::vector<int64_t>& stride) {
+  View view;
+  view.address = address;
+  view.type = static_cast<Type>(type);
+  for (size_t i = 0; i < shape.size() && i < 4; ++i) {
+    view.shape[i] = shape[i];
+    view.stride[i] = shape[i] == 1 ? 0 : stride[i];  // one slice serves all
+  }
+  return view;
+}
+
+// A call together with the lists it points to.
+struct OwnedCall : Call {
+  std::vector<Term> term_list;
+  std::vector<Statistic> statistic_list;
+
+  void link() {
+    terms = term_list.data();
+    num_terms = static_cast<int>(term_list.size());
+    statistics = statistic_list.data();
+    num_statistics = static_cast<int>(statistic_list.size());
+  }
+};
+
+void run_forward(OwnedCall& call, int threads) {
+  call.link();
+  nb::gil_scoped_release release;
+  forward(call, threads);
+}
+
+}  // namespace
+
+NB_MODULE(_core, m) {
+  nb::class_<View>(m, "View").def(nb::init<>());
+  m.def("view", &make_view, "address"_a, "type"_a, "shape"_a, "stride"_a);
+
+  nb::class_<OwnedCall>(m, "Call")
+      .def(nb::init<>())
+      .def_rw("q", &OwnedCall::q)
+      .def_rw("k", &OwnedCall::k)
+      .def_rw("v", &OwnedCall::v)
+      .def_rw("out", &OwnedCall::out)
+      .def_rw("row_max", &OwnedCall::row_max)
+      .def_rw("row_log_sum", &OwnedCall::row_log_sum)
+      .def_rw("query_positions", &OwnedCall::query_positions)
+      .def_rw("key_positions", &OwnedCall::key_positions)
+      .def_rw("start", &OwnedCall::start)
+      .def_rw("stop", &OwnedCall::stop)
+      .def_rw("head_scale", &OwnedCall::head_scale)
+      .def_rw("sink", &OwnedCall::sink)
+      .def_rw("scale", &OwnedCall::scale)
+      .def_rw("key_scale", &OwnedCall::key_scale)
+      .def_rw("counted", &OwnedCall::counted)
+      .def("term", [](OwnedCall& call, int kind, float number, View tensor) {
+        call.term_list.push_back({static_cast<Term::Kind>(kind), number, tensor});
+      })
+      .def("statistic",
+           [](OwnedCall& call, int kind, int64_t size, std::array<int64_t, 3> cell, View first, View second, View result,
+              View second_result) {
+             call.statistic_list.push_back({static_cast<Statistic::Kind>(kind), size, static_cast<int>(cell[0]),
+                                            static_cast<int>(cell[1]), cell[2], first, second, result, second_result});
+           })
+      .def("forward", &run_forward, "threads"_a);
+
+  m.def("isa", [] { return kernels().name; });
+}

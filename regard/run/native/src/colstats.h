@@ -1,0 +1,229 @@
+// Statistics that need finished weights a_ij: mass per key, distance histogram, pooled map, strongest links.
+//
+// They are read off the block's kept e (or e computed once more, where a row sees more keys than are kept) as
+// a = e · f with f = e^(m_chunk - m) / L per row. Keys go by in segments of at most 32 that never cross a map cell;
+// a segment's sum and maximum per row serve the map and, where all its distances share a bin, the histogram.
+#pragma once
+#include "rowstate.h"
+
+namespace regard::REGARD_ISA {
+
+constexpr int SEGMENT = 32;
+
+struct Links {  // the strongest links of each row so far, strongest first
+  int k = 0;
+  float* weight = nullptr;  // [BLOCK_ROWS][k]
+  int* key = nullptr;
+  int count[BLOCK_ROWS];
+  alignas(64) float bar[BLOCK_ROWS];  // only weights above it can enter
+};
+
+static void insert(Links& links, int row, float weight, int key) {
+  float* w = links.weight + row * links.k;
+  int* at = links.key + row * links.k;
+  int place = links.count[row];
+  if (place == links.k) {
+    if (!(weight > w[--place])) return;
+  } else {
+    ++links.count[row];
+  }
+  for (; place > 0 && w[place - 1] < weight; --place) {
+    w[place] = w[place - 1];
+    at[place] = at[place - 1];
+  }
+  w[place] = weight;
+  at[place] = key;
+  if (links.count[row] == links.k && w[links.k - 1] > links.bar[row]) links.bar[row] = w[links.k - 1];
+}
+
+// The k largest segment maxima of scores per row: the last of them is a lower bound for the k-th largest score, so
+// that few weights have to be looked at one by one.
+struct Bounds {
+  int k = 0;
+  float* best = nullptr;  // [k][BLOCK_ROWS], descending
+};
+
+static void raise_bounds(Bounds& bounds, const float* scores, int count, int vectors, int length) {
+  const int lanes = vectors * W;
+  for (int v = 0; v < vectors; ++v) {
+    for (int begin = 0; begin < count; begin += length) {
+      const int end = begin + length < count ? begin + length : count;
+      vf x = load(scores + begin * lanes + v * W);
+      for (int c = begin + 1; c < end; ++c) x = max(load(scores + c * lanes + v * W), x);
+      if (bits(less(load(bounds.best + (bounds.k - 1) * BLOCK_ROWS + v * W), x)) == 0) continue;
+      for (int i = 0; i < bounds.k; ++i) {
+        float* at = bounds.best + i * BLOCK_ROWS + v * W;
+        const vf other = load(at);
+        store(at, max(other, x));
+        x = min(other, x);
+      }
+    }
+  }
+}
+
+struct ColumnSums {  // what one sweep adds to, for one head of the block
+  Columns total;
+  const Statistic* histogram = nullptr;
+  const Statistic* pool = nullptr;
+  Links* links = nullptr;
+  int segment = SEGMENT;
+  alignas(64) float factor[BLOCK_ROWS];  // f of the current chunk; 0 for rows that do not count
+  float* row_max = nullptr;              // running maximum of a·c per row, where a key scale makes it unknown
+  float* bins = nullptr;                 // [bins][W] float32 of this block
+};
+
+struct SegmentSums {
+  alignas(64) float sum[BLOCK_ROWS];
+  alignas(64) float max[BLOCK_ROWS];
+};
+
+static int bin_of(int64_t distance, int bins) {
+  int bin = 0;
+  for (; distance > 0; distance >>= 1) ++bin;
+  return bin < bins ? bin : bins - 1;
+}
+
+// Offers every weight above its row's bar.
+REGARD_INLINE void offer(Links& links, vf weight, vf bar, int first_row, int key) {
+  unsigned above = bits(less(bar, weight));
+  if (above == 0) return;
+  alignas(64) float lanes[W];
+  store(lanes, weight);
+  for (; above; above &= above - 1) {
+    const int lane = __builtin_ctz(above);
+    insert(links, first_row + lane, lanes[lane], key);
+  }
+}
+
+// One segment: column[c][lane] += Σ over vectors of a, and the sum and maximum of each row.
+template <bool WITH_LINKS>
+static void sweep_segment(ColumnSums& to, const float* e, int begin, int end, int vectors, const Keys& keys,
+                          float* column, SegmentSums& found) {
+  const int lanes = vectors * W;
+  in_groups(vectors, [&](auto n, int first) {
+    constexpr int N = decltype(n)::value;
+    vf factor[N], sum[N], largest[N];
+    for (int v = 0; v < N; ++v) {
+      factor[v] = load(to.factor + (first + v) * W);
+      sum[v] = largest[v] = zero();
+    }
+    for (int c = begin; c < end; ++c) {
+      vf across = first == 0 ? zero() : load(column + c * W);
+      vf weight[N];
+#pragma GCC unroll 4
+      for (int v = 0; v < N; ++v) {
+        weight[v] = load(e + c * lanes + (first + v) * W) * factor[v];
+        across = across + weight[v];
+        sum[v] = sum[v] + weight[v];
+        largest[v] = max(largest[v], weight[v]);
+      }
+      store(column + c * W, across);
+      if (WITH_LINKS) {
+        vm any = nowhere();
+#pragma GCC unroll 4
+        for (int v = 0; v < N; ++v) any = either(any, less(load(to.links->bar + (first + v) * W), weight[v]));
+        if (bits(any) != 0)
+          for (int v = 0; v < N; ++v)
+            offer(*to.links, weight[v], load(to.links->bar + (first + v) * W), (first + v) * W, keys.slot[c]);
+      }
+    }
+    for (int v = 0; v < N; ++v) {
+      store(found.sum + (first + v) * W, sum[v]);
+      store(found.max + (first + v) * W, largest[v]);
+    }
+  });
+}
+
+// Adds the weights of a segment to the bins of their distances, for the rows of one vector.
+static void add_to_bins(ColumnSums& to, const Rows& rows, const float* e, int begin, int end, int v, const Keys& keys,
+                        const SegmentSums& found) {
+  const int bins = static_cast<int>(to.histogram->size);
+  int low = INT32_MAX, high = INT32_MIN, key_low = INT32_MAX, key_high = INT32_MIN;
+  for (int i = 0; i < W; ++i) {
+    const int p = rows.position[v * W + i];
+    low = p < low ? p : low;
+    high = p > high ? p : high;
+  }
+  for (int c = begin; c < end; ++c) {
+    key_low = keys.position[c] < key_low ? keys.position[c] : key_low;
+    key_high = keys.position[c] > key_high ? keys.position[c] : key_high;
+  }
+  const int64_t ahead = int64_t{low} - key_high, behind = int64_t{key_low} - high;  // how far apart, if disjoint
+  const int64_t nearest = ahead > 0 ? ahead : behind > 0 ? behind : 0;
+  const int64_t back = int64_t{high} - key_low, forth = int64_t{key_high} - low;
+  const int first_bin = bin_of(nearest, bins), last_bin = bin_of(back > forth ? back : forth, bins);
+  if (first_bin == last_bin) {
+    float* at = to.bins + first_bin * W;
+    store(at, load(at) + load(found.sum + v * W));
+    return;
+  }
+  const vi own = load(rows.position + v * W);
+  const vf factor = load(to.factor + v * W);
+  for (int bin = first_bin; bin <= last_bin; ++bin) {
+    const int64_t from = bin == 0 ? 0 : int64_t{1} << (bin - 1);
+    const vf lowest = splat(static_cast<float>(from));
+    const vf beyond = splat(bin == 0 ? 1.f : bin == bins - 1 ? 4e9f : static_cast<float>(from * 2));
+    vf sum = zero();
+    for (int c = begin; c < end; ++c) {
+      const vf distance = magnitude(to_float(splat(keys.position[c]) - own));
+      const vf weight = load(e + c * rows.lanes + v * W) * factor;
+      const vm inside = both(less(distance, beyond), less(lowest - splat(0.5f), distance));
+      sum = add_where(inside, sum, weight);
+    }
+    float* at = to.bins + bin * W;
+    store(at, load(at) + sum);
+  }
+}
+
+// Adds a segment to the map cells of its rows, for the rows of one vector.
+static void add_to_map(ColumnSums& to, const Rows& rows, int key, int v, const SegmentSums& found) {
+  const Statistic& pool = *to.pool;
+  const int64_t width = (rows.call.keys() + (int64_t{1} << pool.key_shift) - 1) >> pool.key_shift;
+  const int64_t first_cell = pool.query_offset >> pool.query_shift, key_cell = key >> pool.key_shift;
+  const int last = v * W + W < rows.block.rows ? v * W + W : rows.block.rows;
+  auto cell = [&](int row) {
+    return (((pool.query_offset + rows.block.query[row]) >> pool.query_shift) - first_cell) * width + key_cell;
+  };
+  if (cell(v * W) == cell(last - 1)) {  // rows of a block ascend
+    to.total.pool_sum[cell(v * W)] += sum_of(load(found.sum + v * W));
+    float& most = to.total.pool_max[cell(v * W)];
+    const float largest = max_of(load(found.max + v * W));
+    most = largest > most ? largest : most;
+    return;
+  }
+  for (int row = v * W; row < last; ++row) {
+    to.total.pool_sum[cell(row)] += found.sum[row];
+    float& most = to.total.pool_max[cell(row)];
+    most = found.max[row] > most ? found.max[row] : most;
+  }
+}
+
+// One chunk, e in scores' layout.
+static void sweep_chunk(ColumnSums& to, const Rows& rows, const Keys& keys, const float* e) {
+  float* column = rows.scratch.floats(Scratch::segment, (CHUNK + W) * W);
+  SegmentSums found;
+  for (int begin = 0; begin < keys.count;) {
+    int end = begin + 1;  // to the next anchor, or the end of a run
+    while (end < keys.count && keys.slot[end] == keys.slot[end - 1] + 1 && keys.slot[end] % to.segment != 0) ++end;
+    if (to.links) {
+      sweep_segment<true>(to, e, begin, end, rows.vectors, keys, column, found);
+    } else {
+      sweep_segment<false>(to, e, begin, end, rows.vectors, keys, column, found);
+    }
+    for (int v = 0; v < rows.vectors; ++v) {
+      if (to.row_max) store(to.row_max + v * W, max(load(to.row_max + v * W), load(found.max + v * W)));
+      if (to.histogram) add_to_bins(to, rows, e, begin, end, v, keys, found);
+      if (to.pool) add_to_map(to, rows, keys.slot[begin], v, found);
+    }
+    begin = end;
+  }
+  if (to.total.mass == nullptr) return;
+  for (int c = keys.count * W; c < (keys.count + W) * W; ++c) column[c] = 0;
+  for (int c = 0; c < keys.count; c += W) {
+    alignas(64) float sums[W];
+    store(sums, lane_sums(column + c * W));
+    for (int i = 0; i < W && c + i < keys.count; ++i) to.total.mass[keys.slot[c + i]] += sums[i];
+  }
+}
+
+}  // namespace regard::REGARD_ISA

@@ -1,0 +1,20 @@
+// The kernels of one instruction set, and the choice among the sets that were compiled.
+#pragma once
+#include "call.h"
+
+namespace regard {
+
+struct Kernels {
+  const char* name;
+  void (*attend)(const Call&, const Slab&);
+};
+
+extern const Kernels kernels_base;
+#if defined(REGARD_X86)
+extern const Kernels kernels_avx2, kernels_avx512;
+#endif
+
+// The widest set that this machine runs, or the one that REGARD_NATIVE_ISA names; throws if it cannot be had.
+const Kernels& kernels();
+
+}  // namespace regard
