@@ -61,8 +61,8 @@ REGARD_STEP void mix(Rows& rows, const Chunk& chunk, const RowState& state, cons
   for (int r = 0; r < chunk.num_runs; ++r) {
     const Run& run = rows.walk.runs[chunk.first_run + r];
     const Operand v = float_rows(call.v, rows.block.batch, rows.block.group, run.key, run.length, width, room);
-    multiply(width, rows.vectors, {v.data, 1, v.row}, e + int64_t{run.place} * rows.lanes, rows.lanes, output,
-             rows.lanes, run.length, true);
+    multiply<true>(width, rows.vectors, {v.data, 1, v.row}, e + int64_t{run.place} * rows.lanes, rows.lanes, output,
+                   rows.lanes, run.length);
   }
 }
 

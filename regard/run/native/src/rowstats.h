@@ -46,10 +46,13 @@ REGARD_STEP void sum_feature(const Rows& rows, const Chunk& chunk, const Statist
                              const float* plain_sum, float* parts) {
   alignas(64) float feature[CHUNK];
   collect(rows, chunk, wanted.first.at<const float>(rows.block.batch), feature);
-  bool any = false, all_one = plain_sum != nullptr;
-  for (int c = 0; c < chunk.count; ++c) any |= feature[c] != 0, all_one &= feature[c] == 1;
-  if (!any) return set_zero(rows, parts);
-  if (all_one) {
+  int not_zero = 0, not_one = 0;
+  for (int c = 0; c < chunk.count; ++c) {
+    not_zero |= feature[c] != 0;
+    not_one |= feature[c] != 1;
+  }
+  if (not_zero == 0) return set_zero(rows, parts);
+  if (not_one == 0 && plain_sum != nullptr) {
     std::memcpy(parts, plain_sum, sizeof(float) * rows.lanes);
     return;
   }

@@ -255,8 +255,8 @@ REGARD_STEP void score_chunk(Rows& rows, const Chunk& chunk, const Keys& keys, f
   for (int r = 0; r < chunk.num_runs; ++r) {
     const Run& run = rows.walk.runs[chunk.first_run + r];
     const Operand k = float_rows(call.k, rows.block.batch, rows.block.group, run.key, run.length, width, room);
-    multiply(run.length, rows.vectors, k, rows.query, rows.lanes, scores + int64_t{run.place} * rows.lanes, rows.lanes,
-             width, false);
+    multiply<false>(run.length, rows.vectors, k, rows.query, rows.lanes, scores + int64_t{run.place} * rows.lanes,
+                    rows.lanes, width);
   }
   for (int i = 0; i < call.num_terms; ++i) apply(rows, call.terms[i], keys, scores);
   hide(rows, chunk, keys, scores);

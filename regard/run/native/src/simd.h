@@ -171,22 +171,29 @@ REGARD_INLINE vf lane_sums(const float* x) {
   return level[0];
 }
 
-// Sum and maximum over the lanes, by halves.
-REGARD_INLINE vf half_turn(vf x, int half) {
-  vi index;
-  for (int i = 0; i < W; ++i) index[i] = (i + half) % W;
-  return __builtin_shuffle(x, index);
-}
+// Sum and maximum over the lanes, by halves: each step joins x with itself turned by half of what is left.
+#if defined(__AVX512F__)
+#define REGARD_TURN(x, by) \
+  __builtin_shuffle(x, (vi{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15} + (by)) & 15)
+#elif defined(__AVX2__)
+#define REGARD_TURN(x, by) __builtin_shuffle(x, (vi{0, 1, 2, 3, 4, 5, 6, 7} + (by)) & 7)
+#else
+#define REGARD_TURN(x, by) __builtin_shuffle(x, (vi{0, 1, 2, 3} + (by)) & 3)
+#endif
 
 REGARD_INLINE float sum_of(vf x) {
-#pragma GCC unroll 4
-  for (int half = W / 2; half >= 1; half /= 2) x = x + half_turn(x, half);
+  if (W > 8) x = x + REGARD_TURN(x, 8);
+  if (W > 4) x = x + REGARD_TURN(x, 4);
+  x = x + REGARD_TURN(x, 2);
+  x = x + REGARD_TURN(x, 1);
   return x[0];
 }
 
 REGARD_INLINE float max_of(vf x) {
-#pragma GCC unroll 4
-  for (int half = W / 2; half >= 1; half /= 2) x = max(x, half_turn(x, half));
+  if (W > 8) x = max(x, REGARD_TURN(x, 8));
+  if (W > 4) x = max(x, REGARD_TURN(x, 4));
+  x = max(x, REGARD_TURN(x, 2));
+  x = max(x, REGARD_TURN(x, 1));
   return x[0];
 }
 
