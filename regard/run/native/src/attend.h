@@ -230,7 +230,7 @@ static void sweep(Rows& rows, const Wanted& wanted, const Kept& kept, RowState& 
       }
       store(to.factor + v * W, factor);
     }
-    sweep_chunk(to, rows, keys, scaled_by_key(rows, keys, e));
+    sweep_chunk(to, rows, chunk, keys, scaled_by_key(rows, keys, e));
   }
   if (to.histogram)
     for (int64_t bin = 0; bin < to.histogram->size; ++bin) columns.histogram[bin] += sum_of(load(to.bins + bin * W));

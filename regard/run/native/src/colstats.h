@@ -9,6 +9,7 @@
 namespace regard::REGARD_ISA {
 
 constexpr int SEGMENT = 32;
+constexpr int AHEAD = 12;  // keys fetched ahead: the kept e come from a far cache, and pages end every few keys
 
 struct Links {  // the strongest links of each row so far, strongest first
   int k = 0;
@@ -80,54 +81,67 @@ REGARD_INLINE int bin_of(int64_t distance, int bins) {
   return bin < bins ? bin : bins - 1;
 }
 
-// Offers every weight above its row's bar.
-REGARD_INLINE void offer(Links& links, vf weight, vf bar, int first_row, int key) {
-  unsigned above = bits(less(bar, weight));
-  if (above == 0) return;
-  alignas(64) float lanes[W];
-  store(lanes, weight);
-  for (; above; above &= above - 1) {
-    const int lane = __builtin_ctz(above);
-    insert(links, first_row + lane, lanes[lane], key);
+// Offers the weights of one key that lie above their row's bar.
+REGARD_STEP void offer(Links& links, const float* weight, int first_row, int num_rows, int key) {
+  for (int row = 0; row < num_rows; row += W) {
+    unsigned above = bits(less(load(links.bar + first_row + row), load(weight + row)));
+    for (; above; above &= above - 1) {
+      const int lane = row + __builtin_ctz(above);
+      insert(links, first_row + lane, weight[lane], key);
+    }
   }
 }
 
-// One segment: column[c][lane] += Σ over vectors of a, and the sum and maximum of each row.
-template <bool WITH_LINKS>
-REGARD_STEP void sweep_segment(ColumnSums& to, const float* e, int begin, int end, int vectors, const Keys& keys,
-                          float* column, SegmentSums& found) {
+// One segment for N vectors of rows, from row `first` on: column[c][lane] (+)= Σ over vectors of a, and the sum and
+// maximum of each row.
+template <int N, bool WITH_LINKS>
+REGARD_STEP void sweep_vectors(ColumnSums& to, const float* e, int count, int lanes, const int* slot, int first,
+                               float* column, SegmentSums& found) {
+  vf factor[N], sum[N], largest[N], bar[N];
+  for (int v = 0; v < N; ++v) {
+    factor[v] = load(to.factor + first + v * W);
+    sum[v] = largest[v] = zero();
+    bar[v] = WITH_LINKS ? load(to.links->bar + first + v * W) : zero();
+  }
+  const bool starts = first == 0;
+  e += first;
+  for (int c = 0; c < count; ++c, e += lanes) {
+    vf across = starts ? zero() : load(column + c * W);
+    vf weight[N];
+#pragma GCC unroll 4
+    for (int v = 0; v < N; ++v) {
+      __builtin_prefetch(e + AHEAD * lanes + v * W);
+      weight[v] = load(e + v * W) * factor[v];
+      across = across + weight[v];
+      sum[v] = sum[v] + weight[v];
+      largest[v] = max(largest[v], weight[v]);
+    }
+    store(column + c * W, across);
+    if (WITH_LINKS) {
+      vm any = nowhere();
+#pragma GCC unroll 4
+      for (int v = 0; v < N; ++v) any = either(any, less(bar[v], weight[v]));
+      if (__builtin_expect(bits(any) != 0, 0)) {
+        alignas(64) float kept[N * W];
+        for (int v = 0; v < N; ++v) store(kept + v * W, weight[v]);
+        offer(*to.links, kept, first, N * W, slot[c]);
+        for (int v = 0; v < N; ++v) bar[v] = load(to.links->bar + first + v * W);
+      }
+    }
+  }
+  for (int v = 0; v < N; ++v) {
+    store(found.sum + first + v * W, sum[v]);
+    store(found.max + first + v * W, largest[v]);
+  }
+}
+
+REGARD_INLINE void sweep_segment(ColumnSums& to, const float* e, int begin, int end, int vectors, const Keys& keys,
+                                 float* column, SegmentSums& found) {
   const int lanes = vectors * W;
   in_groups(vectors, [&](auto n, int first) {
     constexpr int N = decltype(n)::value;
-    vf factor[N], sum[N], largest[N];
-    for (int v = 0; v < N; ++v) {
-      factor[v] = load(to.factor + (first + v) * W);
-      sum[v] = largest[v] = zero();
-    }
-    for (int c = begin; c < end; ++c) {
-      vf across = first == 0 ? zero() : load(column + c * W);
-      vf weight[N];
-#pragma GCC unroll 4
-      for (int v = 0; v < N; ++v) {
-        weight[v] = load(e + c * lanes + (first + v) * W) * factor[v];
-        across = across + weight[v];
-        sum[v] = sum[v] + weight[v];
-        largest[v] = max(largest[v], weight[v]);
-      }
-      store(column + c * W, across);
-      if (WITH_LINKS) {
-        vm any = nowhere();
-#pragma GCC unroll 4
-        for (int v = 0; v < N; ++v) any = either(any, less(load(to.links->bar + (first + v) * W), weight[v]));
-        if (bits(any) != 0)
-          for (int v = 0; v < N; ++v)
-            offer(*to.links, weight[v], load(to.links->bar + (first + v) * W), (first + v) * W, keys.slot[c]);
-      }
-    }
-    for (int v = 0; v < N; ++v) {
-      store(found.sum + (first + v) * W, sum[v]);
-      store(found.max + (first + v) * W, largest[v]);
-    }
+    auto step = to.links ? sweep_vectors<N, true> : sweep_vectors<N, false>;
+    step(to, e + begin * lanes, end - begin, lanes, keys.slot + begin, first * W, column + begin * W, found);
   });
 }
 
@@ -188,17 +202,13 @@ REGARD_STEP void add_to_map(ColumnSums& to, const Rows& rows, int key, int v, co
 }
 
 // One chunk, e in scores' layout.
-REGARD_STEP void sweep_chunk(ColumnSums& to, const Rows& rows, const Keys& keys, const float* e) {
+REGARD_STEP void sweep_chunk(ColumnSums& to, const Rows& rows, const Chunk& chunk, const Keys& keys, const float* e) {
   float* column = rows.scratch.floats(Scratch::segment, (CHUNK + W) * W);
   SegmentSums found;
   for (int begin = 0; begin < keys.count;) {
     int end = begin + 1;  // to the next anchor, or the end of a run
     while (end < keys.count && keys.slot[end] == keys.slot[end - 1] + 1 && keys.slot[end] % to.segment != 0) ++end;
-    if (to.links) {
-      sweep_segment<true>(to, e, begin, end, rows.vectors, keys, column, found);
-    } else {
-      sweep_segment<false>(to, e, begin, end, rows.vectors, keys, column, found);
-    }
+    sweep_segment(to, e, begin, end, rows.vectors, keys, column, found);
     int key_low = 0, key_high = 0;
     if (to.histogram) lowest_and_highest(keys.position + begin, end - begin, key_low, key_high);
     for (int v = 0; v < rows.vectors; ++v) {
@@ -209,11 +219,13 @@ REGARD_STEP void sweep_chunk(ColumnSums& to, const Rows& rows, const Keys& keys,
     begin = end;
   }
   if (to.total.mass == nullptr) return;
+  alignas(64) float sums[CHUNK + W];
   for (int c = keys.count * W; c < (keys.count + W) * W; ++c) column[c] = 0;
-  for (int c = 0; c < keys.count; c += W) {
-    alignas(64) float sums[W];
-    store(sums, lane_sums(column + c * W));
-    for (int i = 0; i < W && c + i < keys.count; ++i) to.total.mass[keys.slot[c + i]] += sums[i];
+  for (int c = 0; c < keys.count; c += W) store(sums + c, lane_sums(column + c * W));
+  for (int r = 0; r < chunk.num_runs; ++r) {
+    const Run& run = rows.walk.runs[chunk.first_run + r];
+    double* mass = to.total.mass + run.key;
+    for (int i = 0; i < run.length; ++i) mass[i] += sums[run.place + i];
   }
 }
 
