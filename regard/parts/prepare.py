@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import ClassVar, Literal
 
 import torch
@@ -166,6 +167,7 @@ class EluPlusOne:
         return "elu_plus_one"
 
 
+@lru_cache(maxsize=16)
 def orthogonal_features(count: int, width: int, seed: int) -> Tensor:
     """ω [count, width] float64: rows Gaussian in length, orthogonal in blocks of `width` (Choromanski 2021, 2.4)."""
     generator = torch.Generator().manual_seed(seed)

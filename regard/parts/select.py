@@ -59,7 +59,7 @@ class SelectBlocks:
 
 
 def chosen_blocks(x: Inputs, scores: Tensor, size: int, count: int, causal: bool) -> Ranges:
-    """Ranges of the best blocks of each row, its own always among them. scores: [B,H,Tq,blocks]."""
+    """Ranges of the best blocks of each row, its own always among them; ties to the earliest. scores: [B,H,Tq,blocks]."""
     num_keys = x.k.shape[2]
     begins = torch.arange(0, num_keys, size, device=x.q.device)
     ends = (begins + size).clamp(max=num_keys)
@@ -69,7 +69,7 @@ def chosen_blocks(x: Inputs, scores: Tensor, size: int, count: int, causal: bool
     scores = scores.masked_fill(block == own_block, float("inf"))
     if causal:
         scores = scores.masked_fill(block > own_block, -float("inf"))
-    best, index = scores.topk(min(count, len(begins)), -1)
+    best, index = (found[..., :count] for found in scores.sort(dim=-1, descending=True, stable=True))
     index = index.masked_fill(best == -float("inf"), len(begins)).sort(-1).values
     edge = begins.new_full((1,), num_keys)
     start, stop = torch.cat([begins, edge])[index], torch.cat([ends, edge])[index]
