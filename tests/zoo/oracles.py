@@ -294,7 +294,11 @@ def dilated(x: Inputs, width: int, step: int) -> Found:
     return masked(x, torch.isin(back(x), wanted))
 
 
-def sinks(x: Inputs, width: int, count: int) -> Found:
+def sinks(x: Inputs, count: int) -> Found:
+    return masked(x, (x.key_positions[:, None, None] < count) & (back(x) >= 0))
+
+
+def streaming(x: Inputs, width: int, count: int) -> Found:
     first = (x.key_positions[:, None, None] < count) & (back(x) >= 0)
     return masked(x, ((back(x) >= 0) & (back(x) < width)) | first)
 
