@@ -195,7 +195,7 @@ def _write(path: Path, traces: list[Trace], stat: str | None, head: tuple[int, i
     else:
         from regard.view.image import image
 
-        write_whole(path, image(drawn, path.suffix[1:], statistic=stat, head=head))
+        write_whole(path, image(drawn, path.suffix[1:], statistic=stat, heads=[] if head is None else [head]))
 
 
 def _writable(path: Path) -> Path:
@@ -228,6 +228,28 @@ def _layer_head(given: str | None) -> tuple[int, int] | None:
     if not layer.isdigit() or not head.isdigit():
         raise UserError(f"--head takes layer.head such as 3.1, not {given!r}")
     return int(layer), int(head)
+
+
+bench = typer.Typer(help="Benchmarks, each against its peers in one run.", no_args_is_help=True)
+app.add_typer(bench, name="bench")
+
+
+@bench.command("see")
+def bench_see(
+    tokens: Annotated[str, typer.Option(help="Input lengths, such as 1024,4096.")] = "1024,4096",
+    repeats: Annotated[int, typer.Option(help="Times each is measured; medians are reported.")] = 3,
+    backend: Annotated[str, typer.Option(help="What computes the watched model's output.")] = "model",
+    plot: Annotated[Path | None, typer.Option(help="Write a plot to this png or svg.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """What watching every layer and head costs, against plain sdpa and against eager attention with its weights."""
+    from regard.bench import see as bench
+
+    target = None if plot is None else _writable(plot)
+    result = bench.run(_numbers(tokens, "--tokens") or [], repeats, backend, lambda line: print(line, file=sys.stderr))
+    if target is not None:
+        bench.plot(result, target)
+    print(json.dumps(result) if as_json else "\n".join(" | ".join(line) for line in bench.table(result)))
 
 
 def main() -> None:

@@ -26,10 +26,14 @@ _LMS_TO_RGB = np.array(
 )
 
 
+_MIDDLE = [(0.42, 0.15, 275), (0.60, 0.13, 222), (0.78, 0.13, 160), (0.90, 0.10, 118)]
+
+
 def sequential(light: bool = True) -> Table:
     """[256, 3] sRGB bytes, from nothing to most."""
-    ramp = _ramp([(0.17, 0.055, 285), (0.42, 0.15, 272), (0.62, 0.13, 215), (0.80, 0.155, 150), (0.965, 0.075, 105)])
-    return np.ascontiguousarray(ramp[::-1]) if light else ramp
+    if light:
+        return np.ascontiguousarray(_ramp([(0.24, 0.12, 282), *_MIDDLE, (0.975, 0.03, 105)])[::-1])
+    return _ramp([(0.17, 0.05, 285), *_MIDDLE, (0.965, 0.075, 105)])
 
 
 def diverging(light: bool = True) -> Table:
@@ -75,6 +79,11 @@ def ink_on(rgb: tuple[int, int, int]) -> tuple[int, int, int]:
 
 LOG_FLOOR = 1e-4
 POWER = 0.4
+
+
+def floor_for(keys: int) -> float:
+    """The floor of the log scale: 1e-4, lower where a uniform row over `keys` would be near it."""
+    return LOG_FLOOR if keys <= 1000 else float(10.0 ** math.floor(math.log10(0.1 / keys)))
 
 
 def log_place(values: NDArray[np.floating], top: float = 1.0, floor: float = LOG_FLOOR) -> NDArray[np.float64]:

@@ -31,8 +31,8 @@ def difference(
     if why is None:
         minus = subtracted(a, b)
         scenes.append(
-            {key: scenes[0][key] for key in ("format", "model", "made", "batch", "batches", "statistic", "pick")}
-            | {"signed": True, "statistics": _statistics(minus, batch), "links": []}
+            {key: scenes[0][key] for key in ("format", "model", "made", "batch", "batches", "statistic")}
+            | {"signed": True, "pick": most_changed(minus, batch), "statistics": _statistics(minus, batch), "links": []}
             | fitted(minus, batch, limit // 3)
         )
     shown = [*names, f"{names[0]} − {names[1]}"][: len(scenes)]
@@ -48,6 +48,20 @@ def why_not(a: Trace, b: Trace) -> str | None:
         said = [", ".join(f"{count} on axis {name!r}" for name, count in each.items()) for each in lengths]
         return f"no difference is drawn: the tokens are not equally many ({said[0]}, against {said[1]})"
     return "no difference is drawn: the layers or heads that were watched are not the same"
+
+
+def most_changed(minus: Trace, batch: int) -> dict[str, Any] | None:
+    """The head whose map changed most, in one weight; None where there are no maps."""
+    best = None
+    for place, layer in enumerate(minus.layers):
+        if "overview" in layer.results:
+            for head, largest in zip(layer.heads, layer.results["overview"]["max"][batch].abs().amax((-1, -2)).tolist()):
+                if best is None or largest > best[2]:
+                    best = (place, head, largest)
+    if best is None:
+        return None
+    why = f"the head with the largest change of one weight, {best[2]:.2f}"
+    return {"layer": best[0], "head": best[1], "why": why, "statistic": None}
 
 
 def subtracted(a: Trace, b: Trace) -> Trace:

@@ -5,7 +5,8 @@
     format, model, made          as in the Trace
     batch, batches               which sequence of the batch this is, counted from 0, and how many there were
     signed                       true for a difference of two traces: numbers may be negative
-    statistics                   [{label, title, formula, unit, shape, low, high}], low and high over all heads
+    statistics                   [{label, title, formula, unit, shape, head_title, head_unit, low, high}]; the last
+                                 four are of its one number per head, low and high over all heads
     statistic                    the label that the head grid starts with, or null
     axes                         name -> {length, kind, grid, text, positions, special, padding}
                                  text is safe to show (words.visible); special and padding list slots
@@ -146,10 +147,13 @@ def _statistics(trace: Trace, batch: int) -> list[dict[str, Any]]:
             x for layer in trace.layers if label in layer.summaries for x in layer.summaries[label][batch].tolist()
         ]
         finite = [x for x in numbers if math.isfinite(x)]
+        head_title, head_unit = words.of_a_head(label, about.unit)
         found.append(
             {
                 "label": label,
                 "title": words.title(label),
+                "head_title": head_title,
+                "head_unit": head_unit,
                 "formula": about.formula,
                 "unit": about.unit,
                 "shape": about.shape,

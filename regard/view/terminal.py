@@ -74,9 +74,7 @@ def head_grid(scene: Scene, about: dict[str, Any], width: int, coloured: bool) -
     shown = [[_short(value) for value in row] for row in grid]
     cell = 1 + max([3, *(len(text) for row in shown for text in row), *(len(str(c)) for c in columns)])
     fit = max(1, (width - label - 1) // cell)
-    out = _text(
-        (f"{about['title']}", "bold"), (f"  {about['formula']}  [{about['unit']}], one number per head\n", "dim")
-    )
+    out = _text((f"{about['head_title']}", "bold"), (f"  {about['formula']}  [{about['head_unit']}]\n", "dim"))
     for begin in range(0, len(columns), fit):
         part = slice(begin, begin + fit)
         out.append(f"{'head':>{label}} " + "".join(f"{c:>{cell}}" for c in columns[part]) + "\n", "dim")
@@ -216,9 +214,7 @@ def strongest_links(scene: Scene, count: int, width: int) -> Text:
         ("strongest links", "bold"), ("  two of each head; without links to self, first and special tokens\n", "dim")
     )
     room = max(8, min(26, (width - 34) // 2))
-    ends = [
-        [_end(scene, link, side, slot, room) for link in links] for side, slot in (("query", "row"), ("key", "key"))
-    ]
+    ends = [[_end(scene, link, side, slot, room) for link in links] for side, slot in (("query", "row"), ("key", "key"))]
     fits = [min(room, max(map(_cells, column))) for column in ends]
     for link, row, key in zip(links, *ends, strict=True):
         name = read.head_name(scene, link["layer"], link["head"])
@@ -243,12 +239,8 @@ def _text(*parts: tuple[str, str]) -> Text:
 
 
 def _short(value: float) -> str:
-    """At most four characters for a share; blank where there is no number."""
-    if np.isnan(value):
-        return ""
-    if abs(value) < 9.995:
-        return f"{value:.2f}"
-    return f"{value:.1f}" if abs(value) < 99.95 else f"{value:.0f}"
+    """A number for a cell; blank where there is none."""
+    return "" if np.isnan(value) else words.two_places(value)
 
 
 def _fixed(text: str, size: int, right: bool = False) -> str:

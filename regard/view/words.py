@@ -17,13 +17,25 @@ TITLES = {
     "sink": "mass on first tokens",
     "special": "mass on special tokens",
     "distance": "mean distance",
-    "distances": "mean distance bin",
+    "distances": "mass by distance",
     "previous": "previous token",
     "duplicate": "duplicate token",
     "induction": "induction",
     "received": "attention received",
     "overview": "largest weight",
 }
+
+
+OF_A_HEAD = {
+    "received": ("largest share received", "share of mass"),
+    "distances": ("mean distance bin", "log2 tokens"),
+}
+
+
+def of_a_head(label: str, unit: str) -> tuple[str, str]:
+    """Title and unit of a statistic's one number per head, where they are not those of the statistic itself."""
+    words, other = OF_A_HEAD.get(label.partition(":")[0], (title(label), unit))
+    return words if ":" not in label else title(label), other
 
 
 def title(label: str) -> str:
@@ -71,6 +83,14 @@ def number(value: float) -> str:
         return f"{value:.1e}"
     digits = max(0, 2 - math.floor(math.log10(size)))
     return f"{value:.{digits}f}"
+
+
+def two_places(value: float) -> str:
+    """At most five characters for a cell: 0.62, 12.4, 340; never a negative zero."""
+    size = abs(value)
+    if size < 0.005:
+        return "0.00"
+    return f"{value:.2f}" if size < 9.995 else f"{value:.1f}" if size < 99.95 else f"{value:.0f}"
 
 
 def plural(count: int, noun: str) -> str:

@@ -162,13 +162,18 @@ def fill(call: Call, plan: core.Plan, output: bool) -> None:
     if output and plan.v is not None:
         raw.v = call.view(plan.v.detach())
     raw.query_positions = call.view(plan.query_positions.to(torch.int64))
-    raw.key_positions = call.view(plan.key_positions.to(torch.int64))
+    raw.key_positions = call.view(unit_stride(plan.key_positions.to(torch.int64)))
     shape = (batch, heads, queries, plan.ranges.start.shape[3])
     raw.start = call.view(plan.ranges.start.to(torch.int32).expand(shape))
     raw.stop = call.view(plan.ranges.stop.to(torch.int32).expand(shape))
     raw.sink = call.float_view(plan.softmax.sink)
     for term in plan.terms:
         _add_term(call, plan, term)
+
+
+def unit_stride(tensor: Tensor) -> Tensor:
+    """The tensor with its last dimension contiguous; what is repeated along others stays one slice."""
+    return tensor if tensor.stride(-1) == 1 or tensor.shape[-1] <= 1 else tensor.contiguous()
 
 
 def _add_term(call: Call, plan: core.Plan, term: core.Term) -> None:
@@ -212,7 +217,7 @@ def _add_statistic(call: Call, plan: core.Plan, wanted: core.CoreStatistic) -> T
         return result
 
     def labels(tensor: Tensor, length: int) -> Any:
-        return call.view(tensor.to(torch.int32).expand(batch, length))
+        return call.view(unit_stride(tensor.to(torch.int32)).expand(batch, length))
 
     match wanted:
         case core.RowEntropy():
@@ -220,7 +225,7 @@ def _add_statistic(call: Call, plan: core.Plan, wanted: core.CoreStatistic) -> T
         case core.RowMax():
             return add(1, torch.empty(rows))
         case core.RowSum():
-            return add(2, torch.empty(rows), first=call.float_view(wanted.feature))
+            return add(2, torch.empty(rows), first=call.float_view(unit_stride(wanted.feature)))
         case core.RowMatch():
             own, other = labels(wanted.query_labels, queries), labels(wanted.key_labels, keys)
             return add(3, torch.empty(rows), first=own, second=other)

@@ -20,7 +20,7 @@ export function drawHeads(picture) {
       ...columns.map((head) => cell(picture, place, head, about, scale, wide)))
   );
   grid.replaceChildren(...top, ...lines);
-  byId("formula").textContent = about ? `${about.formula}  [${about.unit}], one number per head` : "";
+  byId("formula").textContent = about ? `${about.formula}  [${about.unit}]; here: ${about.head_title}, ${about.head_unit}` : "";
   if (scale) drawLegend(byId("grid-legend"), scale);
   readout(picture, state.layer, state.head);
 }
@@ -50,8 +50,8 @@ function said(picture, place, head) {
   const about = picture.statistic(state.statistic);
   const value = about ? picture.summary(about.label, place, head) : null;
   const why = about && picture.layer(place).undefined[about.label];
-  const shown = value === null ? why || "no number" : `${number(value)} ${about.unit}`;
-  return `head ${picture.headName(place, head)}: ${about ? `${about.title} ` : ""}${shown}`;
+  const shown = value === null ? why || "no number" : `${number(value)} ${about.head_unit}`;
+  return `head ${picture.headName(place, head)}: ${about ? `${about.head_title} ` : ""}${shown}`;
 }
 
 function readout(picture, place, head) {
@@ -86,7 +86,7 @@ export function markHead(picture) {
 export function drawStatistics(picture) {
   const watched = picture.scene.statistics.filter((about) => picture.scene.layers.some((x) => about.label in x.summaries));
   byId("statistic").replaceChildren(
-    ...watched.map((about) => make("option", { value: about.label, text: about.title, selected: about.label === state.statistic }))
+    ...watched.map((about) => make("option", { value: about.label, text: about.head_title, selected: about.label === state.statistic }))
   );
 }
 

@@ -7,7 +7,7 @@ import { layoutOf } from "./layout.js";
 import { drawMapWords } from "./mapwords.js";
 import { drawBottomTrack, drawHiddenMass, drawSideTrack } from "./tracks.js";
 import { shownKey, state } from "./state.js";
-import { number, tag } from "./words.js";
+import { tag } from "./words.js";
 
 let drawn = null; // {picture, cells, image, layout}
 let view = null; // the part that is shown, in cells: {row, key, rows, keys}
@@ -107,7 +107,7 @@ function drawGaps(context, { left, top, across, down }, colours) {
   context.stroke();
 }
 
-// Weights inside the cells, once these are large enough to hold them.
+// Weights inside the cells, once these are large enough to hold them; those that would read 0.00 are left out.
 function drawNumbers(context, { left, top, across, down }) {
   const w = across / view.keys, h = down / view.rows;
   if (w < 34 || h < 18) return;
@@ -122,8 +122,7 @@ function drawNumbers(context, { left, top, across, down }) {
       const x = left + (key + 0.5 - view.key) * w, y = top + (row + 0.5 - view.row) * h;
       if (x < left || x > left + across || y < top || y > top + down) continue;
       context.fillStyle = inkOn(scale.kind, scale.place(values[at], map.allowed[row]));
-      const value = values[at];
-      context.fillText(Math.abs(value) >= 0.001 || value === 0 ? value.toFixed(value > -0.0005 ? 2 : 2) : number(value), x, y);
+      if (Math.abs(values[at]) >= 0.005) context.fillText(values[at].toFixed(2), x, y);
     }
   }
 }

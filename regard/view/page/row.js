@@ -59,8 +59,8 @@ export function drawHead(picture) {
   for (const statistic of picture.scene.statistics) {
     const value = picture.summary(statistic.label, state.layer, state.head);
     const why = picture.layer(state.layer).undefined[statistic.label];
-    if (value !== null) lines.push(make("dt", { text: statistic.title, title: statistic.formula }), make("dd", { text: number(value), "data-summary": statistic.label }), make("dd", { class: "unit", text: statistic.unit }));
-    else if (why) lines.push(make("dt", { text: statistic.title, title: why }), make("dd", { text: "–", title: why }), make("dd", { class: "unit" }));
+    if (value !== null) lines.push(make("dt", { text: statistic.head_title, title: statistic.formula }), make("dd", { text: number(value), "data-summary": statistic.label }), make("dd", { class: "unit", text: statistic.head_unit }));
+    else if (why) lines.push(make("dt", { text: statistic.head_title, title: why }), make("dd", { text: "–", title: why }), make("dd", { class: "unit" }));
   }
   const bins = picture.bins(state.layer, state.head);
   body.replaceChildren(

@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #define REGARD_INLINE [[gnu::always_inline]] inline
+#define REGARD_STEP [[gnu::noinline]] static  // a step of a loop over chunks: one symbol each, so profiles can be read
 
 namespace regard {
 

@@ -7,7 +7,7 @@ namespace regard {
 class Scratch {
  public:
   enum Slot {
-    query, scores, output, keys, values, state, chunk_max, mask, segment, pairs, labels, scaled, intervals,
+    query, scores, output, keys, values, state, references, mask, segment, pairs, labels, bins, scaled, intervals, shared,
     rows_q, rows_o, grads, weights, slots
   };
   ~Scratch();
