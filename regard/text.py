@@ -41,7 +41,8 @@ class TextError(ValueError):
 
     def __init__(self, reason: str, text: str, start: int, end: int) -> None:
         self.reason, self.text, self.start, self.end = reason, text, start, end
-        super().__init__(f"{reason}\n  {text}\n  {' ' * start}{'^' * max(end - start, 1)}")
+        line = re.sub(r"\s", " ", text)
+        super().__init__(f"{reason}\n  {line}\n  {' ' * start}{'^' * max(end - start, 1)}")
 
 
 # ---- the vocabulary --------------------------------------------------------------------------------------------------
