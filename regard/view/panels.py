@@ -115,7 +115,9 @@ class HeadMap:
             page.text(x, y + 0.6, "no map: the overview was not watched, or there are no tokens", colour=SOFT)
             return
         left, top = x + LABEL, y + TITLE + self.top
-        place, table, ticks, said = ramp_of(self.scene["signed"], self.map.values, self.scene["axes"][self.about["key"]]["length"])
+        place, table, ticks, said = ramp_of(
+            self.scene["signed"], self.map.values, self.scene["axes"][self.about["key"]]["length"]
+        )
         cells = colour.of(table, place)
         seen = self.map.count > 0
         cells[~seen] = _bytes(SUNK)
@@ -217,7 +219,12 @@ class Patches:
         if received is not None and received[1] == 1:
             self.pictures.append(("received by each patch", received[0][lead:].reshape(rows, columns)))
         found = read.map_of(scene, layer, head)
-        if lead and found is not None and found.exact and scene["layers"][layer]["query"] == scene["layers"][layer]["key"]:
+        if (
+            lead
+            and found is not None
+            and found.exact
+            and scene["layers"][layer]["query"] == scene["layers"][layer]["key"]
+        ):
             first = drawable(words.tag(axis["text"][0], 20))
             self.pictures.append((f"where {first} looks", found.values[0, lead:].reshape(rows, columns)))
         self.side = 2.0

@@ -214,7 +214,9 @@ def strongest_links(scene: Scene, count: int, width: int) -> Text:
         ("strongest links", "bold"), ("  two of each head; without links to self, first and special tokens\n", "dim")
     )
     room = max(8, min(26, (width - 34) // 2))
-    ends = [[_end(scene, link, side, slot, room) for link in links] for side, slot in (("query", "row"), ("key", "key"))]
+    ends = [
+        [_end(scene, link, side, slot, room) for link in links] for side, slot in (("query", "row"), ("key", "key"))
+    ]
     fits = [min(room, max(map(_cells, column))) for column in ends]
     for link, row, key in zip(links, *ends, strict=True):
         name = read.head_name(scene, link["layer"], link["head"])
