@@ -42,7 +42,20 @@ struct OwnedCall : Call {
 void run_forward(OwnedCall& call, int threads) {
   call.link();
   nb::gil_scoped_release release;
-  forward(call, threads);
+  forward({call}, threads);
+}
+
+// Documents side by side: query tokens cu_query[s] … cu_query[s+1]-1 attend key tokens cu_key[s] … cu_key[s+1]-1.
+void run_ragged(OwnedCall& call, const std::vector<int64_t>& cu_query, const std::vector<int64_t>& cu_key, int threads) {
+  call.link();
+  nb::gil_scoped_release release;
+  forward_ragged(call, cu_query, cu_key, threads);
+}
+
+void run_backward(OwnedCall& call, int threads) {
+  call.link();
+  nb::gil_scoped_release release;
+  backward(call, threads);
 }
 
 }  // namespace
@@ -77,7 +90,13 @@ NB_MODULE(_core, m) {
              call.statistic_list.push_back({static_cast<Statistic::Kind>(kind), size, static_cast<int>(cell[0]),
                                             static_cast<int>(cell[1]), cell[2], first, second, result, second_result});
            })
-      .def("forward", &run_forward, "threads"_a);
+      .def_rw("grad_out", &OwnedCall::grad_out)
+      .def_rw("grad_q", &OwnedCall::grad_q)
+      .def_rw("grad_k", &OwnedCall::grad_k)
+      .def_rw("grad_v", &OwnedCall::grad_v)
+      .def("forward", &run_forward, "threads"_a)
+      .def("ragged", &run_ragged, "cu_query"_a, "cu_key"_a, "threads"_a)
+      .def("backward", &run_backward, "threads"_a);
 
   m.def("isa", [] { return kernels().name; });
 }

@@ -1,5 +1,5 @@
 // Compiled once per instruction set; REGARD_ISA names the namespace and the table.
-#include "attend.h"
+#include "backward.h"
 #include "kernels.h"
 
 #define REGARD_JOIN(a, b) a##b
@@ -10,6 +10,6 @@
 namespace regard {
 
 extern const Kernels REGARD_TABLE(REGARD_ISA);
-const Kernels REGARD_TABLE(REGARD_ISA) = {REGARD_NAME(REGARD_ISA), REGARD_ISA::attend};
+const Kernels REGARD_TABLE(REGARD_ISA) = {REGARD_NAME(REGARD_ISA), REGARD_ISA::attend, REGARD_ISA::backward};
 
 }  // namespace regard

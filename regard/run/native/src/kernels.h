@@ -7,6 +7,7 @@ namespace regard {
 struct Kernels {
   const char* name;
   void (*attend)(const Call&, const Slab&);
+  void (*backward)(const Call&, int64_t batch, int64_t head);
 };
 
 extern const Kernels kernels_base;
