@@ -185,8 +185,13 @@ def gradients(
     return grad_q.to(of_type), grad_k[..., :width].to(of_type), grad_v[..., :value_width].to(of_type)
 
 
-def walk(plan: core.Plan, watch: core.Watch | None, output: bool) -> Output:
-    """Allocate results, call, hand them back."""
+def walk(
+    plan: core.Plan,
+    watch: core.Watch | None,
+    output: bool,
+    documents: tuple[list[int], list[int]] | None = None,
+) -> Output:
+    """Allocate results, call, hand them back. documents: (cu_query, cu_key) where tokens are packed documents."""
     batch, heads, queries, _ = plan.q.shape
     call = Call()
     out = None
@@ -199,8 +204,12 @@ def walk(plan: core.Plan, watch: core.Watch | None, output: bool) -> Output:
     fill(call, plan, output)
     raw = call.raw
     raw.out, raw.row_max, raw.row_log_sum = call.view(out), call.view(row_max), call.view(row_log_sum)
-    statistics = () if watch is None else add_watch(call, plan, watch)
-    raw.forward(torch.get_num_threads())
+    histograms = batch if documents is None else len(documents[0]) - 1
+    statistics = () if watch is None else add_watch(call, plan, watch, histograms)
+    if documents is None:
+        raw.forward(torch.get_num_threads())
+    else:
+        raw.ragged(*documents, torch.get_num_threads())
     return Output(out, row_max, row_log_sum, statistics)
 
 
@@ -254,17 +263,21 @@ def _add_term(call: Call, plan: core.Plan, term: core.Term) -> None:
             raw.term(4, float(term.cap), nothing)
 
 
-def add_watch(call: Call, plan: core.Plan, watch: core.Watch) -> tuple[Tensor | tuple[Tensor, ...], ...]:
-    """Result tensors of every watched record, made known to the call."""
+def add_watch(
+    call: Call, plan: core.Plan, watch: core.Watch, histograms: int
+) -> tuple[Tensor | tuple[Tensor, ...], ...]:
+    """Result tensors of every watched record, made known to the call; so many histograms per head."""
     batch, _, queries, _ = plan.q.shape
     if watch.key_scale is not None:
         call.raw.key_scale = call.float_view(watch.key_scale)
     if watch.counted is not None:
         call.raw.counted = call.view(watch.counted.to(torch.bool).expand(batch, queries))
-    return tuple(_add_statistic(call, plan, wanted) for wanted in watch.statistics)
+    return tuple(_add_statistic(call, plan, wanted, histograms) for wanted in watch.statistics)
 
 
-def _add_statistic(call: Call, plan: core.Plan, wanted: core.CoreStatistic) -> Tensor | tuple[Tensor, ...]:
+def _add_statistic(
+    call: Call, plan: core.Plan, wanted: core.CoreStatistic, histograms: int
+) -> Tensor | tuple[Tensor, ...]:
     batch, heads, queries, _ = plan.q.shape
     keys = plan.k.shape[2]
     rows = (batch, heads, queries)
@@ -292,7 +305,7 @@ def _add_statistic(call: Call, plan: core.Plan, wanted: core.CoreStatistic) -> T
         case core.ColumnMass():
             return add(6, torch.zeros((batch, heads, keys), dtype=torch.float64))
         case core.DistanceHistogram():
-            return add(7, torch.zeros((batch, heads, wanted.bins), dtype=torch.float64), size=wanted.bins)
+            return add(7, torch.zeros((histograms, heads, wanted.bins), dtype=torch.float64), size=wanted.bins)
         case core.TopK():
             weights = torch.empty((*rows, wanted.k))
             found = torch.empty((*rows, wanted.k), dtype=torch.int32)

@@ -23,7 +23,7 @@ struct Cut {
     heads_together = call.queries() < 16 ? shared : 1;
     slabs = heads_together > 1 ? 1 : std::clamp<int64_t>(call.queries() / 256, 1, 8);
     rows = (call.queries() + slabs - 1) / slabs;
-    rows = (rows + 63) / 64 * 64;
+    rows = std::max<int64_t>(64, (rows + 63) / 64 * 64);
     slabs = std::max<int64_t>(1, (call.queries() + rows - 1) / rows);
   }
 };
