@@ -294,7 +294,11 @@ def dilated(x: Inputs, width: int, step: int) -> Found:
     return masked(x, torch.isin(back(x), wanted))
 
 
-def sinks(x: Inputs, width: int, count: int) -> Found:
+def sinks(x: Inputs, count: int) -> Found:
+    return masked(x, (x.key_positions[:, None, None] < count) & (back(x) >= 0))
+
+
+def streaming(x: Inputs, width: int, count: int) -> Found:
     first = (x.key_positions[:, None, None] < count) & (back(x) >= 0)
     return masked(x, ((back(x) >= 0) & (back(x) < width)) | first)
 
@@ -667,6 +671,7 @@ def gated_delta(x: Inputs) -> Found:
 def neural_memory(x: Inputs, w_1: Tensor, w_2: Tensor) -> Found:
     """The gradient by autograd, where regard writes it out."""
     q, k, v = (t.detach() for t in qkv(x))
+    q, k = _unit(q), _unit(k)
     alpha, eta, theta = (_gate(x, name).detach() for name in ("forget", "momentum", "rate"))
     out = torch.zeros(*q.shape[:3], v.shape[-1], dtype=q.dtype)
 

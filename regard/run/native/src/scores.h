@@ -247,8 +247,18 @@ REGARD_STEP void hide(Rows& rows, const Chunk& chunk, const Keys& keys, float* s
   }
 }
 
-// scores[key][row] = every term in order of scale · q·k, and -inf where the row does not see the key.
-REGARD_STEP void score_chunk(Rows& rows, const Chunk& chunk, const Keys& keys, float* scores) {
+// slope[i] *= d softcap(s) / ds = 1 - (softcap(s) / cap)², from the capped scores.
+static void multiply_slope(const Term& term, const float* scores, int count, float* slope) {
+  const vf cap = splat(term.number);
+  for (int i = 0; i < count; i += W) {
+    const vf t = load(scores + i) / cap;
+    store(slope + i, load(slope + i) * (splat(1.f) - t * t));
+  }
+}
+
+// scores[key][row] = every term in order of scale · q·k, and -inf where the row does not see the key. slope, if given:
+// the derivative of each score by its dot product.
+REGARD_STEP void score_chunk(Rows& rows, const Chunk& chunk, const Keys& keys, float* scores, float* slope = nullptr) {
   const Call& call = rows.call;
   const int64_t width = call.key_width();
   float* room = call.k.type == Type::f32 ? nullptr : rows.scratch.floats(Scratch::keys, CHUNK * width);
@@ -258,7 +268,13 @@ REGARD_STEP void score_chunk(Rows& rows, const Chunk& chunk, const Keys& keys, f
     multiply<false>(run.length, rows.vectors, k, rows.query, rows.lanes, scores + int64_t{run.place} * rows.lanes,
                     rows.lanes, width);
   }
-  for (int i = 0; i < call.num_terms; ++i) apply(rows, call.terms[i], keys, scores);
+  const int cells = keys.count * rows.lanes;
+  if (slope)
+    for (int i = 0; i < cells; ++i) slope[i] = 1;
+  for (int i = 0; i < call.num_terms; ++i) {
+    apply(rows, call.terms[i], keys, scores);
+    if (slope && call.terms[i].kind == Term::softcap) multiply_slope(call.terms[i], scores, cells, slope);
+  }
   hide(rows, chunk, keys, scores);
 }
 
