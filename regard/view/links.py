@@ -9,7 +9,6 @@ import torch
 
 from regard.seeing.trace import Layer, Trace
 
-
 CANDIDATES = 16  # links of a head that are looked through for each one that is listed
 
 

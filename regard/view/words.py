@@ -7,9 +7,7 @@ import unicodedata
 
 _KEPT_FORMAT = "\u200c\u200d"  # joiners: parts of Persian words and of emoji
 _SPELLED = {"\n": "↵", "\t": "⇥", "\x7f": "⟨DEL⟩"}
-_CONTROLS = (
-    "NUL SOH STX ETX EOT ENQ ACK BEL BS HT LF VT FF CR SO SI DLE DC1 DC2 DC3 DC4 NAK SYN ETB CAN EM SUB ESC FS GS RS US"
-).split()
+_CONTROLS = ["NUL", "SOH", "STX", "ETX", "EOT", "ENQ", "ACK", "BEL", "BS", "HT", "LF", "VT", "FF", "CR", "SO", "SI", "DLE", "DC1", "DC2", "DC3", "DC4", "NAK", "SYN", "ETB", "CAN", "EM", "SUB", "ESC", "FS", "GS", "RS", "US"]
 
 TITLES = {
     "entropy": "entropy",
