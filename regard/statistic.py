@@ -189,7 +189,8 @@ class RowStatistic(Statistic):
         """The number of each row, from the part of its weights in this block. [B,H,rows]."""
 
     def start(self, view: View) -> State:
-        return {"rows": torch.zeros((view.batch, view.heads, view.query.length), device=view.query.positions.device)}
+        shape = (view.batch, view.heads, view.query.length)
+        return {"rows": torch.zeros(shape, dtype=torch.float32, device=view.query.positions.device)}
 
     def absorb(self, state: State, block: Block, view: View) -> State:
         return {"rows": put(state["rows"], self.of_rows(block, view), (block.rows.start,), self.join)}

@@ -333,9 +333,9 @@ class TopK(Statistic):
         shape = (view.batch, view.heads, view.query.length, self.k)
         device = view.query.positions.device
         return {
-            "weights": torch.zeros(shape, device=device),
+            "weights": torch.zeros(shape, dtype=torch.float32, device=device),
             "keys": torch.full(shape, -1, dtype=torch.int32, device=device),
-            "mass": torch.zeros(shape[:3], device=device),
+            "mass": torch.zeros(shape[:3], dtype=torch.float32, device=device),
         }
 
     def absorb(self, state: State, block: Block, view: View) -> State:
@@ -350,7 +350,8 @@ class TopK(Statistic):
         shape = (*weights.shape[:2], rows.start + weights.shape[2], self.k)
         all_weights, all_keys = grown(state["weights"], shape, 0.0), grown(state["keys"], shape, -1)
         at = (slice(None), slice(None), slice(rows.start, rows.start + weights.shape[2]))
-        both = _best_of((all_weights[at], all_keys[at]), (weights, keys), self.k)
+        fresh = not bool((all_keys[at] >= 0).any())
+        both = (weights, keys) if fresh else _best_of((all_weights[at], all_keys[at]), (weights, keys), self.k)
         all_weights[at], all_keys[at] = both
         return {"weights": all_weights, "keys": all_keys, "mass": put(state["mass"], mass, (rows.start,), "add")}
 
@@ -410,7 +411,7 @@ class Overview(Statistic):
         heads = (view.batch, view.heads)
         return {
             "sum": torch.zeros((*heads, *shape), dtype=torch.float64, device=device),
-            "max": torch.zeros((*heads, *shape), device=device),
+            "max": torch.zeros((*heads, *shape), dtype=torch.float32, device=device),
             "count": torch.zeros((view.batch, 1, *shape), dtype=torch.float64, device=device),
             "shifts": torch.tensor(shifts),
         }

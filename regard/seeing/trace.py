@@ -16,6 +16,7 @@ from typing import Any, ClassVar, Literal
 
 from torch import Tensor
 
+from regard.errors import UserError
 from regard.statistic import Axis, Statistic
 
 FORMAT = "regard trace 1"
@@ -26,7 +27,7 @@ Results = dict[str, dict[str, Tensor]]
 """label -> name -> tensor, as each statistic's `finish` documents."""
 
 
-class TraceError(ValueError):
+class TraceError(UserError):
     """A Trace cannot answer or cannot be read; the message says why and what to do."""
 
 
@@ -103,6 +104,8 @@ class Trace:
     axes: dict[str, Tokens] = field(default_factory=dict)
     statistics: dict[str, About] = field(default_factory=dict)
     made: dict[str, Any] = field(default_factory=dict)
+    earlier: list[Trace] = field(default_factory=list)
+    refresh: Callable[[Trace], None] | None = None  # while attached: finishes the statistics as of now
 
     to_html: ClassVar[Callable[[Trace], str] | None] = None  # set by the package's top level, for notebooks
 

@@ -1,0 +1,272 @@
+"""The command: one short function per verb, each parse → call → print."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from regard.errors import UserError
+
+try:
+    import typer
+except ImportError:  # pragma: no cover (the command alone needs it)
+    sys.exit("regard's command needs typer: pip install 'regard[all]'")
+
+if TYPE_CHECKING:
+    from regard.seeing.trace import Trace
+
+SENTENCE = "A fluffy blue creature roamed the verdant forest."
+FORMATS = (".html", ".png", ".svg", ".json", ".safetensors")
+
+app = typer.Typer(
+    name="regard",
+    help="See, swap and serve the attention of any transformer.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@app.callback()
+def _regard() -> None:
+    """See, swap and serve the attention of any transformer."""
+
+
+@app.command()
+def see(
+    model: Annotated[str | None, typer.Argument(help="Directory or hub name of a transformers model.")] = None,
+    given: Annotated[
+        str | None, typer.Argument(metavar="[INPUT]", help="A text, @file, - (standard input), an image or a wav file.")
+    ] = None,
+    other: Annotated[str | None, typer.Argument(help="A second input, to compare with the first.")] = None,
+    layers: Annotated[str | None, typer.Option(help="Layers to watch, such as 0,3-5. Default: all.")] = None,
+    heads: Annotated[str | None, typer.Option(help="Heads to watch, such as 0,3-5. Default: all.")] = None,
+    stat: Annotated[str | None, typer.Option(help="Statistic that colours the heads, such as entropy.")] = None,
+    head: Annotated[str | None, typer.Option(help="Head to draw, as layer.head. Default: a telling one.")] = None,
+    norm: Annotated[bool, typer.Option("--norm", help="Also weigh each link by the length of v_j W_O.")] = False,
+    resolution: Annotated[int, typer.Option(help="Cells along each side of the overview maps.")] = 128,
+    top: Annotated[int, typer.Option(help="Strongest links kept per row.")] = 8,
+    target: Annotated[str | None, typer.Option(help="Target text of an encoder-decoder.")] = None,
+    new_tokens: Annotated[int, typer.Option(help="Tokens to generate, watched, after the input.")] = 0,
+    truncate: Annotated[bool, typer.Option("--truncate", help="Cut a text at the model's last position.")] = False,
+    backend: Annotated[str, typer.Option(help="What computes the output: model, native, strips …")] = "model",
+    out: Annotated[
+        list[Path] | None,
+        typer.Option(help="File to write: html, png, svg, json, safetensors. Repeatable."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the numbers of all heads as JSON.")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", help="Say what computed what, and what was left out.")] = False,
+) -> None:
+    """Show what a model's attention looks at.
+
+    Without arguments: the embedded model on a sentence. A single argument with a space in it is an INPUT for the
+    embedded model. A Trace that --out wrote (*.safetensors) can be given as MODEL, to look at it again.
+    """
+    files = [_writable(path) for path in out or ()]
+    if model is not None and model.endswith(".safetensors") and given is None:
+        from regard.seeing.trace import Trace
+
+        traces = [Trace.load(model)]
+    else:
+        model, given = _model_and_input(model, given)
+        traces = _seen(
+            model,
+            [given, *([] if other is None else [other])],
+            norm=norm,
+            resolution=resolution,
+            top=top,
+            layers=_numbers(layers, "--layers"),
+            heads=_numbers(heads, "--heads"),
+            backend=backend,
+            target=target,
+            max_new_tokens=new_tokens,
+            truncate=truncate,
+        )
+    _show(traces, stat, _layer_head(head), as_json, verbose)
+    for path in files:
+        _write(path, traces, stat, _layer_head(head))
+        print(path, file=sys.stderr if as_json else sys.stdout)
+
+
+def _model_and_input(model: str | None, given: str | None) -> tuple[str | None, str]:
+    alone = model is not None and given is None
+    if alone and (" " in str(model) or model == "-" or str(model).startswith("@") or Path(str(model)).is_file()):
+        return None, str(model)
+    if alone and model == "":
+        raise UserError("the text is empty; give at least one word")
+    return model, SENTENCE if given is None else given
+
+
+def _seen(
+    model: str | None, inputs: list[str], *, norm: bool, resolution: int, top: int, **options: Any
+) -> list[Trace]:
+    from huggingface_hub.utils import logging as hub_logging
+    from transformers.utils import logging
+
+    from regard.hf.inputs import read_input
+    from regard.hf.load import load
+    from regard.hf.see import look
+    from regard.seeing.statistics import standard
+
+    if resolution < 1 or top < 1:
+        raise UserError(f"--resolution and --top are at least 1, got {min(resolution, top)}; give a larger number")
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
+    hub_logging.set_verbosity_error()
+    warnings.simplefilter("ignore")
+    watch = list(standard(resolution, top))
+    watch += [s.norm() for s in watch if norm and s.name not in ("entropy", "span", "mass")]
+    read = [read_input(given, sys.stdin) for given in inputs]
+    loaded = load(model)
+    return [look(loaded, given, watch=watch, **options) for given in read]
+
+
+def _show(traces: list[Trace], stat: str | None, head: tuple[int, int] | None, as_json: bool, verbose: bool) -> None:
+    if as_json:
+        found = [numbers(trace) for trace in traces]
+        print(json.dumps(found[0] if len(found) == 1 else found, ensure_ascii=False))
+        return
+    from regard.view import terminal
+
+    place, number = (None, None) if head is None else head
+    for trace in traces:
+        terminal.show(trace, statistic=stat, layer=place, head=number)
+    if verbose:
+        for trace in traces:
+            print(_verbose(trace))
+
+
+def numbers(trace: Trace) -> dict[str, Any]:
+    """Every head's number for every statistic, the tokens and the strongest links, as plain JSON."""
+    from regard.view.links import strongest
+
+    heads = [
+        {"layer": layer.title, "module": layer.name, "head": head}
+        | {label: round(float(value[:, place].mean()), 6) for label, value in layer.summaries.items()}
+        for layer in trace.layers
+        for place, head in enumerate(layer.heads)
+    ]
+    links = [
+        {
+            "layer": (layer := trace.layers[link.layer]).title,
+            "head": link.head,
+            "query": trace.axes[layer.query_axis].text[0][link.row],
+            "key": trace.axes[layer.key_axis].text[0][link.key],
+            "row": link.row,
+            "column": link.key,
+            "weight": round(link.weight, 6),
+        }
+        for link in strongest(trace, 20)
+    ]
+    tokens = {name: axis.text for name, axis in trace.axes.items()}
+    return {"model": trace.model, "made": trace.made, "tokens": tokens, "heads": heads, "links": links}
+
+
+def _verbose(trace: Trace) -> str:
+    made = trace.made
+    lines = [
+        f"output by {made['output']}; statistics by {', '.join(made['watched_by']) or 'nothing'}; {made['dtype']}",
+        *(f"not reached: {name}" for name in made["not_reached"]),
+        *sorted({f"left out: {reason}" for layer in trace.layers for reason in layer.undefined.values()}),
+    ]
+    return "\n".join(lines)
+
+
+def _write(path: Path, traces: list[Trace], stat: str | None, head: tuple[int, int] | None) -> None:
+    from regard.seeing.trace import write_whole
+    from regard.view.difference import difference
+    from regard.view.scene import scene
+
+    if path.suffix == ".safetensors":
+        for number, trace in enumerate(traces):
+            trace.save(path if number == 0 else path.with_stem(f"{path.stem}-{number + 1}"))
+        return
+    alone = len(traces) == 1
+    drawn = scene(traces[0], statistic=stat) if alone else difference(traces[0], traces[1], statistic=stat)
+    if path.suffix == ".html":
+        from regard.view.page import html
+
+        write_whole(path, html(drawn))
+    elif path.suffix == ".json":
+        write_whole(path, json.dumps(drawn))
+    else:
+        from regard.view.image import image
+
+        if not alone:
+            if not drawn["aligned"]:
+                raise UserError(f"{drawn['why']}; write an html page instead, which shows them side by side")
+            drawn = drawn["scenes"][-1]
+        write_whole(path, image(drawn, path.suffix[1:], statistic=stat, heads=[] if head is None else [head]))
+
+
+def _writable(path: Path) -> Path:
+    if path.suffix not in FORMATS:
+        raise UserError(f"cannot tell what to write to {path}: its name must end in {', '.join(FORMATS)}")
+    if not path.parent.is_dir():
+        raise UserError(f"there is no directory {path.parent} to write {path.name} to; make it first")
+    if path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise UserError(f"cannot write {path}: it is read-only or a directory; choose another path")
+    return path
+
+
+def _numbers(given: str | None, option: str) -> list[int] | None:
+    """ "0,3-5" as [0, 3, 4, 5]."""
+    if given is None:
+        return None
+    found: list[int] = []
+    for part in given.split(","):
+        first, dash, last = part.strip().partition("-")
+        if not first.isdigit() or (dash and not last.isdigit()) or len(first + last) > 8:
+            raise UserError(f"{option} takes numbers and ranges such as 0,3-5, not {given!r}")
+        found += range(int(first), int(last) + 1) if dash else [int(first)]
+    return list(dict.fromkeys(found))
+
+
+def _layer_head(given: str | None) -> tuple[int, int] | None:
+    if given is None:
+        return None
+    layer, _, head = given.partition(".")
+    if not layer.isdigit() or not head.isdigit():
+        raise UserError(f"--head takes layer.head such as 3.1, not {given!r}")
+    return int(layer), int(head)
+
+
+bench = typer.Typer(help="Benchmarks, each against its peers in one run.", no_args_is_help=True)
+app.add_typer(bench, name="bench")
+
+
+@bench.command("see")
+def bench_see(
+    tokens: Annotated[str, typer.Option(help="Input lengths, such as 1024,4096.")] = "1024,4096",
+    repeats: Annotated[int, typer.Option(help="Times each is measured; medians are reported.")] = 3,
+    backend: Annotated[str, typer.Option(help="What computes the watched model's output.")] = "model",
+    plot: Annotated[Path | None, typer.Option(help="Write a plot to this png or svg.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """What watching every layer and head costs, against plain sdpa and against eager attention with its weights."""
+    from regard.bench import see as bench
+
+    target = None if plot is None else _writable(plot)
+    result = bench.run(_numbers(tokens, "--tokens") or [], repeats, backend, lambda line: print(line, file=sys.stderr))
+    if target is not None:
+        bench.plot(result, target)
+    print(json.dumps(result) if as_json else "\n".join(" | ".join(line) for line in bench.table(result)))
+
+
+def main() -> None:
+    """Run the command; a user's mistake is one sentence on standard error and exit code 2."""
+    try:
+        app()
+    except UserError as error:
+        print(f"regard: {error}", file=sys.stderr)
+        sys.exit(2)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -1,0 +1,162 @@
+"""One call of transformers' attention interface, read as a Mechanism. Every keyword is honoured or refused."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from regard import ranges
+from regard.errors import UserError
+from regard.hf.masks import ModelMask, split_mask
+from regard.mechanism import Mechanism, Score
+from regard.parts.masks import Full
+from regard.parts.mixes import WeightedSum
+from regard.parts.normalisers import Softmax
+from regard.parts.scores import Dot, Softcap, Table, widened
+from regard.ranges import Ranges
+
+HONOURED = frozenset({"position_bias", "softcap", "s_aux", "is_causal"})
+
+# Known not to change what attention computes: their effect is in the mask, the positions or elsewhere in the model.
+HARMLESS = frozenset(
+    {
+        "cache_position",
+        "deterministic",
+        "encoder_hidden_states",
+        "logits_to_keep",
+        "num_items_in_batch",
+        "output_attentions",
+        "output_hidden_states",
+        "output_router_logits",
+        "position_ids",
+        "return_dict",
+        "sliding_window",
+        "use_cache",
+    }
+)
+
+
+class Unsupported(UserError):
+    """The model, or one call of its attention, is outside what can be watched exactly; says what and what to do."""
+
+
+@dataclass(frozen=True, eq=False)
+class Call:
+    """q [B,H,Tq,Dk], k [B,G,Tk,Dk], v [B,G,Tk,Dv] as they reached the interface; what they mean; what they may see.
+
+    first_query and first_key: their slots in the sequence so far (first_query None: this call cannot tell).
+    """
+
+    q: Tensor
+    k: Tensor
+    v: Tensor
+    mechanism: Mechanism
+    allowed: Ranges
+    first_query: int | None
+    first_key: int
+    mask: ModelMask | None
+
+    def of_heads(self, heads: list[int]) -> Call:
+        """The same call for some query heads, each with its key-value head."""
+        num_heads, groups = self.q.shape[1], self.k.shape[1]
+        if heads == list(range(num_heads)):
+            return self
+        shared = [head // (num_heads // groups) for head in heads]
+        terms = tuple(
+            Table(t.bias[:, heads]) if isinstance(t, Table) and t.bias.shape[1] > 1 else t for t in self.mechanism.score
+        )
+        softmax = self.mechanism.normaliser
+        if isinstance(softmax, Softmax) and isinstance(softmax.sink, Tensor):
+            softmax = Softmax(softmax.sink[heads])
+        mechanism = self.mechanism.replace(score=terms, normaliser=softmax)
+        q, k, v = self.q[:, heads], self.k[:, shared], self.v[:, shared]
+        return replace(self, q=q, k=k, v=v, mechanism=mechanism, allowed=self.allowed.head_slice(heads))
+
+
+def read(
+    module: nn.Module,
+    where: str,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Any,
+    scaling: float | None,
+    keywords: Mapping[str, Any],
+) -> Call:
+    """The call as data. `where` names the layer in errors. Raises Unsupported for a keyword that changes the result
+    in a way not known here."""
+    unknown = sorted(name for name, value in keywords.items() if value is not None and name not in HONOURED | HARMLESS)
+    if unknown:
+        raise Unsupported(
+            f"{where} passes {', '.join(map(repr, unknown))} to its attention, which regard does not know how to "
+            "honour; watch other layers with layers=…, or report the model"
+        )
+    allowed, bias = _allowed(module, query, key, mask, keywords, where)
+    terms: list[Score] = [Dot(query.shape[-1] ** -0.5 if scaling is None else scaling)]
+    if keywords.get("position_bias") is not None:
+        terms.append(Table(_cropped(keywords["position_bias"], query, key, where)))
+    if keywords.get("softcap") is not None:
+        terms.append(Softcap(float(keywords["softcap"])))
+    if bias is not None:
+        terms.append(Table(bias))
+    sink = keywords.get("s_aux")
+    mechanism = Mechanism(
+        name=type(module).__name__,
+        source="the model's own",
+        score=tuple(terms),
+        mask=Full(),
+        normaliser=Softmax(None if sink is None else widened(sink.detach())),
+        mix=WeightedSum(),
+    )
+    own = mask if isinstance(mask, ModelMask) else None
+    first_query, first_key = (None, 0) if own is None else (own.query_offset, own.key_offset)
+    return Call(query, key, value, mechanism, allowed, first_query, first_key, own)
+
+
+def _allowed(
+    module: nn.Module, query: Tensor, key: Tensor, mask: Any, keywords: Mapping[str, Any], where: str
+) -> tuple[Ranges, Tensor | None]:
+    num_queries, num_keys = query.shape[2], key.shape[2]
+    if mask is None:
+        return _without_mask(module, num_queries, num_keys, keywords, query.device), None
+    try:
+        seen, bias = (mask.ranges(), None) if isinstance(mask, ModelMask) else split_mask(mask)
+    except ranges.TooManyRuns as error:
+        raise Unsupported(f"the mask of {where} cannot be stated as intervals: {error}") from None
+    if seen.num_keys != num_keys and isinstance(mask, ModelMask):
+        raise Unsupported(f"{where} was given a mask over {seen.num_keys} keys for {num_keys} keys")
+    return seen, bias
+
+
+def _without_mask(
+    module: nn.Module, num_queries: int, num_keys: int, keywords: Mapping[str, Any], device: torch.device
+) -> Ranges:
+    """transformers' rule without a mask: causal, aligned to the first key, if the call or the module says so."""
+    said = keywords.get("is_causal")
+    causal = bool(getattr(module, "is_causal", True) if said is None else said) and num_queries > 1
+    if not causal:
+        return ranges.full(num_queries, num_keys, device)
+    upto = torch.arange(1, num_queries + 1, device=device)[None, None]
+    return ranges.between(torch.zeros_like(upto), upto, num_keys)
+
+
+def _cropped(bias: Tensor, query: Tensor, key: Tensor, where: str) -> Tensor:
+    if bias.shape[2] not in (1, query.shape[2]) or bias.shape[3] < key.shape[2]:
+        raise Unsupported(
+            f"{where} has a position bias {list(bias.shape)} for {query.shape[2]} queries and {key.shape[2]} keys"
+        )
+    return bias.detach()[..., : key.shape[2]]
+
+
+def swapped(own: Mechanism, wanted: Mechanism) -> Mechanism:
+    """The model's mechanism with another one's parts in place; what the model may see stays ANDed as data.
+
+    A dot product that does not name its scale takes the model's.
+    """
+    own_dot = own.score[0]
+    score = tuple(own_dot if isinstance(term, Dot) and term.scale is None else term for term in wanted.score)
+    return wanted.replace(score=score)

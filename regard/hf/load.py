@@ -1,0 +1,90 @@
+"""Loading a model by directory or hub name: safetensors only, no remote code, nothing fetched that was not named."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import transformers as tf
+from safetensors import SafetensorError
+
+from regard.hf.calls import Unsupported
+
+DEFAULT = Path(__file__).parent.parent / "default"
+
+
+@dataclass(frozen=True, eq=False)
+class Loaded:
+    """A model in eval mode and what turns inputs into its tensors: a tokenizer, an image or a sound processor."""
+
+    model: tf.PreTrainedModel
+    tokenizer: Any = None
+    processor: Any = None
+
+
+def load(name: str | Path | None = None) -> Loaded:
+    """The model of a directory or hub name, by default the embedded one; in float32 unless its files say otherwise.
+
+    Raises Unsupported, naming the thing and the remedy, for a directory that is missing or incomplete, weights that
+    are not whole safetensors, and models that need code of their own.
+    """
+    where = str(DEFAULT if name is None else name)
+    _check_directory(where)
+    try:
+        config = tf.AutoConfig.from_pretrained(where, trust_remote_code=False)
+        model = _class_of(config).from_pretrained(where, use_safetensors=True, trust_remote_code=False)
+    except SafetensorError as error:
+        raise Unsupported(
+            f"the weights of {where} are not a whole safetensors file ({error}); fetch them again"
+        ) from None
+    except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
+        raise Unsupported(f"cannot load a model from {where!r}: {_first_sentence(error)}") from None
+    return Loaded(model.eval(), _tokenizer(where), _processor(where, model))
+
+
+def _check_directory(where: str) -> None:
+    path = Path(where)
+    if path.is_file():
+        raise Unsupported(f"{where} is a file; give the directory that holds config.json, or a hub name")
+    if path.is_dir():
+        if not (path / "config.json").is_file():
+            raise Unsupported(f"{where} holds no config.json; give the directory of a transformers model")
+        if not any(path.glob("*.safetensors")):
+            raise Unsupported(f"{where} holds no *.safetensors weights, and regard reads no other kind; convert them")
+    elif where.startswith((".", "/", "~")) or where.count("/") > 1 or "\\" in where:
+        raise Unsupported(f"there is no directory {where}; give a directory with config.json, or a hub name")
+
+
+def _class_of(config: tf.PreTrainedConfig) -> Any:
+    for name in config.architectures or ():
+        found = getattr(tf, name, None)
+        if isinstance(found, type) and issubclass(found, tf.PreTrainedModel):
+            return found
+    return tf.AutoModel
+
+
+def _tokenizer(where: str) -> Any:
+    try:
+        return tf.AutoTokenizer.from_pretrained(where, trust_remote_code=False)
+    except (OSError, ValueError, KeyError, ImportError, json.JSONDecodeError):
+        return None
+
+
+def _processor(where: str, model: tf.PreTrainedModel) -> Any:
+    kind: Any = {
+        "pixel_values": tf.AutoImageProcessor,
+        "input_features": tf.AutoFeatureExtractor,
+        "input_values": tf.AutoFeatureExtractor,
+    }.get(model.main_input_name)
+    if kind is None and not hasattr(model.config, "vision_config"):
+        return None
+    try:
+        return (kind or tf.AutoImageProcessor).from_pretrained(where, trust_remote_code=False)
+    except (OSError, ValueError, KeyError, ImportError, json.JSONDecodeError):
+        return None
+
+
+def _first_sentence(error: BaseException) -> str:
+    return " ".join(str(error).split())[:300].rstrip(".")

@@ -1,0 +1,148 @@
+"""see: one forward (or one generation) of a model on one input, watched, as a Trace."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, Literal
+
+import torch
+import transformers as tf
+from torch import Tensor
+
+from regard.hf.attach import attach
+from regard.hf.calls import Unsupported
+from regard.hf.inputs import as_device, positions_of, tensors_for
+from regard.hf.load import Loaded
+from regard.seeing.trace import Trace
+from regard.statistic import Statistic
+
+
+def see(
+    model: tf.PreTrainedModel,
+    tokenizer: Any,
+    given: Any,
+    *,
+    watch: Sequence[Statistic] | None = None,
+    layers: Sequence[int] | None = None,
+    heads: Sequence[int] | None = None,
+    backend: str = "model",
+    target: str | None = None,
+    max_new_tokens: int = 0,
+    truncate: bool = False,
+    keep: Literal["qk"] | None = None,
+) -> Trace:
+    """What a model attends to on an input, in one call.
+
+    tokenizer: the model's tokenizer, or its image or sound processor. given: a text or a list of texts, a PIL image,
+    (samples, rate) of a sound, or a mapping of ready tensors. An encoder-decoder reads `target`, or writes up to
+    max_new_tokens (32 unless said otherwise) itself; a decoder continues the text by max_new_tokens, watched, too.
+    Other keywords as for `attach`. Raises Unsupported for what cannot be seen exactly: models outside the seam,
+    inputs that do not fit, NaN weights, a token that is not padding and may attend to nothing.
+    """
+    is_tokenizer = isinstance(tokenizer, tf.PreTrainedTokenizerBase)
+    words = tokenizer if is_tokenizer else getattr(tokenizer, "tokenizer", None)
+    return look(
+        Loaded(model, words, None if is_tokenizer else tokenizer),
+        given,
+        watch=watch,
+        layers=layers,
+        heads=heads,
+        backend=backend,
+        target=target,
+        max_new_tokens=max_new_tokens,
+        truncate=truncate,
+        keep=keep,
+    )
+
+
+def look(
+    loaded: Loaded,
+    given: Any,
+    *,
+    target: str | None = None,
+    max_new_tokens: int = 0,
+    truncate: bool = False,
+    layers: Sequence[int] | None = None,
+    **watching: Any,
+) -> Trace:
+    """`see` for a model that `load` brought."""
+    model = loaded.model
+    inputs = as_device(tensors_for(loaded, given, truncate=truncate), model)
+    _check_layers(model, layers)
+    training = model.training
+    model.eval()
+    try:
+        with torch.no_grad(), attach(model, layers=layers, tokenizer=loaded.tokenizer, **watching) as trace:
+            _run(loaded, inputs, target, max_new_tokens)
+    finally:
+        model.train(training)
+    problems = trace.made["problems"]
+    if problems:
+        raise Unsupported(problems[0])
+    if not trace.layers:
+        raise Unsupported(f"{type(model).__name__} has no attention to see on this input")
+    _lay_out(trace, model, inputs)
+    return trace
+
+
+def _check_layers(model: tf.PreTrainedModel, layers: Sequence[int] | None) -> None:
+    count = getattr(model.config.get_text_config(), "num_hidden_layers", None)
+    if count is None:
+        return
+    outside = [layer for layer in layers or () if not 0 <= layer < count]
+    if outside:
+        raise Unsupported(f"{type(model).__name__} has layers 0 to {count - 1}; layer {outside[0]} was asked for")
+
+
+def _run(loaded: Loaded, inputs: dict[str, Tensor], target: str | None, max_new_tokens: int) -> None:
+    model = loaded.model
+    if not model.config.is_encoder_decoder:
+        if target is not None:
+            raise Unsupported(f"{type(model).__name__} has no decoder beside an encoder, so it takes no target")
+        if max_new_tokens:
+            _generate(model, inputs, max_new_tokens)
+        else:
+            model(**inputs)
+        return
+    if target is None and "decoder_input_ids" not in inputs:
+        _generate(model, inputs, max_new_tokens or 32)
+        return
+    if target is not None:
+        if loaded.tokenizer is None:
+            raise Unsupported(f"{type(model).__name__} has no tokenizer for its target; give decoder_input_ids")
+        labels = loaded.tokenizer(text_target=target, return_tensors="pt")["input_ids"].to(model.device)
+        shift: Any = getattr(model, "prepare_decoder_input_ids_from_labels", None)
+        start = torch.full_like(labels[:, :1], model.config.decoder_start_token_id or 0)
+        shifted = torch.cat([start, labels[:, :-1]], 1) if shift is None else shift(labels)
+        inputs = inputs | {"decoder_input_ids": shifted}
+    model(**inputs)
+
+
+def _generate(model: tf.PreTrainedModel, inputs: dict[str, Tensor], max_new_tokens: int) -> None:
+    if not hasattr(model, "generate") or not model.can_generate():
+        raise Unsupported(f"{type(model).__name__} cannot generate; see an input without new tokens")
+    limit = positions_of(model)
+    length = inputs["input_ids"].shape[1] if "input_ids" in inputs and not model.config.is_encoder_decoder else 0
+    if limit is not None and length + max_new_tokens > limit:
+        raise Unsupported(f"{length} tokens and {max_new_tokens} new ones exceed the model's {limit} positions")
+    pad = model.generation_config.pad_token_id
+    pad = model.generation_config.eos_token_id if pad is None else pad
+    pad = pad[0] if isinstance(pad, list) else pad
+    generate: Any = model.generate
+    generate(**inputs, max_new_tokens=max_new_tokens, do_sample=False, num_beams=1, pad_token_id=pad)
+
+
+def _lay_out(trace: Trace, model: tf.PreTrainedModel, inputs: dict[str, Tensor]) -> None:
+    """Tell the axes of images how their patches lie in rows and columns."""
+    config = getattr(model.config, "vision_config", model.config)
+    size, patch = getattr(config, "image_size", None), getattr(config, "patch_size", None)
+    pixels = inputs.get("pixel_values")
+    if not isinstance(patch, int) or pixels is None or size is None:
+        return
+    rows, columns = (side // patch for side in pixels.shape[-2:])
+    for name, tokens in trace.axes.items():
+        lead = tokens.axis.length - rows * columns
+        if tokens.kind == "patches" and lead in (0, 1):
+            text = ["[cls]"] * lead + [f"{r},{c}" for r in range(rows) for c in range(columns)]
+            trace.axes[name] = replace(tokens, grid=(rows, columns), text=[text] * len(tokens.text))

@@ -1,0 +1,188 @@
+"""Watching one layer: its statistics' states, fed by calls of a mechanism, through a fused backend or in strips.
+
+The output of a layer never depends on being watched: this code reads queries and keys after the fact, draws no
+random number and computes its own row maxima and sums.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from regard import core
+from regard.mechanism import Inputs, Mechanism, lower, prepared
+from regard.ranges import Ranges
+from regard.run import strips
+from regard.run.output import Output
+from regard.seeing.statistics import Overview, cells
+from regard.statistic import Block, State, Statistic, View
+
+
+class Observer(Protocol):
+    """A fast backend that can reduce weights without handing them out."""
+
+    @property
+    def name(self) -> str: ...
+
+    def refuses(self, plan: core.Plan, watch: core.Watch | None, needs_grad: bool) -> str | None: ...
+
+    def run(self, plan: core.Plan, watch: core.Watch | None = None, output: bool = True) -> Output: ...
+
+
+@dataclass(eq=False)
+class Watching:
+    """The live states of one layer's statistics; `fused` is the backend to try before strips, or None."""
+
+    statistics: Sequence[Statistic]
+    fused: Observer | None = None
+    states: dict[str, State] = field(default_factory=dict)
+    undefined: dict[str, str] = field(default_factory=dict)
+    used: set[str] = field(default_factory=set)
+
+    @torch.no_grad()
+    def absorb(
+        self, mechanism: Mechanism, x: Inputs, view: View, rows: slice, first_key: int, key_scale: Tensor | None
+    ) -> None:
+        """Take in one call: x holds the queries of slots `rows` and the keys from slot `first_key` on.
+
+        key_scale: ‖v_j W_O‖ float32 [B,H,Tk], needed only by norm-weighted statistics.
+        """
+        x = prepared(mechanism, x)
+        plain = mechanism.replace(prepare=(), mix=None)
+        for of in ("weights", "norm"):
+            wanted = [s for s in self.statistics if s.of == of and self._is_defined(s, view)]
+            scale = key_scale if of == "norm" else None
+            left = self._absorb_fused(plain, x, view, rows, first_key, scale, wanted)
+            if left:
+                self._absorb_strips(plain, x, view, rows, first_key, scale, left)
+
+    def _is_defined(self, statistic: Statistic, view: View) -> bool:
+        reason = statistic.undefined(view)
+        if reason is not None:
+            self.undefined[statistic.label] = reason
+            self.states.pop(statistic.label, None)
+            return False
+        if statistic.label in self.undefined:
+            return False
+        if statistic.label not in self.states:
+            self.states[statistic.label] = statistic.start(view)
+        return True
+
+    def _absorb_fused(
+        self,
+        mechanism: Mechanism,
+        x: Inputs,
+        view: View,
+        rows: slice,
+        first_key: int,
+        scale: Tensor | None,
+        wanted: list[Statistic],
+    ) -> list[Statistic]:
+        """Reduce on the fused backend what it can; the statistics that are left for strips."""
+        if self.fused is None or first_key != 0 or x.k.shape[2] != view.key.length:
+            return wanted
+        asked = [(s, records) for s in wanted if (records := s.core(view, rows)) is not None]
+        plan = lower(mechanism, x) if asked else None
+        if not asked or not isinstance(plan, core.Plan):
+            return wanted
+        records, places = _without_repeats([record for _, group in asked for record in group])
+        watch = core.Watch(records, scale, view.query.valid[:, rows])
+        if self.fused.refuses(plan, watch, False) is not None:
+            return wanted
+        found = self.fused.run(plan, watch, output=False).statistics
+        self.used.add(self.fused.name)
+        at = 0
+        for statistic, group in asked:
+            results: list[Any] = [found[place] for place in places[at : at + len(group)]]
+            at += len(group)
+            if isinstance(statistic, Overview):
+                record = group[0]
+                assert isinstance(record, core.Pool)
+                results.append(allowed_per_cell(plan.ranges, watch.counted, record, x.q.shape[0]))
+            label = statistic.label
+            self.states[label] = statistic.place(self.states[label], tuple(results), view, rows)
+        done = {statistic.label for statistic, _ in asked}
+        return [s for s in wanted if s.label not in done]
+
+    def _absorb_strips(
+        self,
+        mechanism: Mechanism,
+        x: Inputs,
+        view: View,
+        rows: slice,
+        first_key: int,
+        scale: Tensor | None,
+        wanted: list[Statistic],
+    ) -> None:
+        self.used.add("strips")
+
+        def absorb(strip: slice, keys: slice, weights: Tensor, allowed: Tensor | None) -> None:
+            at_rows = slice(rows.start + strip.start, rows.start + strip.stop)
+            at_keys = slice(first_key + keys.start, first_key + keys.stop)
+            query = view.query.part(at_rows)
+            if not bool(query.valid.all()):
+                weights = weights * query.valid[:, None, :, None]
+            if scale is not None:
+                weights = weights * scale[:, :, None, keys]
+            block = Block(weights, allowed, at_rows, at_keys, query, view.key.part(at_keys))
+            for statistic in wanted:
+                self.states[statistic.label] = statistic.absorb(self.states[statistic.label], block, view)
+
+        strips.attend(mechanism, x, output=False, absorb=absorb, strip_bytes=8 << 20)
+
+    def finish(self, view: View) -> tuple[dict[str, dict[str, Tensor]], dict[str, Tensor]]:
+        """(results, summaries) by label."""
+        results, summaries = {}, {}
+        for statistic in self.statistics:
+            state = self.states.get(statistic.label)
+            if state is not None:
+                found = statistic.finish(state, view)
+                results[statistic.label] = found
+                summaries[statistic.label] = statistic.summary(found, view)
+        return results, summaries
+
+
+def _without_repeats(
+    records: list[core.CoreStatistic],
+) -> tuple[tuple[core.CoreStatistic, ...], list[int]]:
+    """The distinct records, and where each of the given ones is among them (those without data are shared)."""
+    kept: list[core.CoreStatistic] = []
+    places = []
+    for record in records:
+        same = [i for i, other in enumerate(kept) if type(other) is type(record) and not vars(record)]
+        if not same:
+            kept.append(record)
+        places.append(same[0] if same else len(kept) - 1)
+    return tuple(kept), places
+
+
+def allowed_per_cell(ranges: Ranges, counted: Tensor | None, pool: core.Pool, batch: int) -> Tensor:
+    """Allowed pairs of counted rows in each cell of a Pool. float64 [B, heads or 1, row cells, key cells]."""
+    side = 1 << pool.key_shift
+    num_cells = cells(ranges.num_keys, pool.key_shift)
+    begin = torch.arange(num_cells, device=ranges.start.device, dtype=torch.int32) * side
+    lead = pool.query_offset & ((1 << pool.query_shift) - 1)
+    num_rows = ranges.num_queries
+    cell_of_row = (torch.arange(num_rows, device=begin.device) + lead) >> pool.query_shift
+    total = ranges.start.new_zeros((batch, ranges.start.shape[1], int(cell_of_row[-1]) + 1, num_cells)).double()
+    step = max(1, (4 << 20) // max(1, num_cells))
+    for i in range(0, num_rows, step):
+        part = ranges.rows(i, min(i + step, num_rows))
+        pairs = _overlap(part, begin, side).double().expand(batch, -1, -1, -1)
+        if counted is not None:
+            pairs = pairs * counted[:, None, i : i + step, None]
+        total.index_add_(2, cell_of_row[i : i + step], pairs)
+    return total
+
+
+def _overlap(ranges: Ranges, begin: Tensor, side: int) -> Tensor:
+    """int32 [.., rows, cells]: how many visible keys of each row lie in the cells [begin, begin + side)."""
+    inside = torch.zeros_like(ranges.start[..., :1]) * begin
+    for r in range(ranges.start.shape[3]):
+        start, stop = ranges.start[..., r, None], ranges.stop[..., r, None]
+        inside += (torch.minimum(stop, begin + side) - torch.maximum(start, begin)).clamp(min=0)
+    return inside

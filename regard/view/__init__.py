@@ -1,0 +1,1 @@
+"""Pictures of a Trace: terminal, image file, page; all drawn from one scene."""

@@ -1,0 +1,118 @@
+"""The scene as an image file: head grid, the maps of chosen heads with their tracks, legends with real values.
+
+PNG, or SVG and PDF with text as text and each matrix as an embedded image. The same scene gives the same bytes.
+"""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections.abc import Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from regard.seeing.trace import Trace, TraceError
+from regard.view import panels, read, words
+from regard.view.extras import needed
+from regard.view.fonts import drawable, families
+from regard.view.scene import Scene
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+FORMATS = ("png", "svg", "pdf")
+MARGIN, HEADER, GAP = 0.35, 0.75, 0.55
+
+
+def image(
+    given: Trace | Scene,
+    kind: str = "png",
+    *,
+    statistic: str | None = None,
+    head: tuple[int, int] | Sequence[tuple[int, int]] | None = None,
+    dpi: int = 160,
+) -> bytes:
+    """The picture as the bytes of a file, of a Trace, a scene, or a comparison (regard.view.difference).
+
+    head: (layer by its place, head) to draw, or several; by default the scene's pick. A comparison draws the same
+    head of A, B and A − B, by default the one that changed most.
+
+    Raises ValueError for a format that is not known, TraceError for a statistic, layer or head that was not watched.
+    """
+    if kind not in FORMATS:
+        raise ValueError(f"cannot draw {kind!r}; choose one of {', '.join(FORMATS)}")
+    matplotlib = needed("matplotlib", "drawing image files")
+    scenes, names = read.scenes_of(given)
+    shown = [words.visible(scene["model"]) for scene in scenes] + names
+    shown += [text for scene in scenes for axis in scene["axes"].values() for text in axis["text"]]
+    fonts, missing = families(shown)
+    wanted = _wanted(scenes, head)
+    settings = {
+        "svg.fonttype": "none",
+        "svg.hashsalt": "regard",
+        "pdf.fonttype": 42,
+        "font.family": fonts,
+        "font.size": 8,
+        "axes.linewidth": 0,
+        "text.parse_math": False,
+    }
+    empty = {"png": {"Software": None}, "svg": {"Date": None, "Creator": "regard"}, "pdf": {"CreationDate": None}}[kind]
+    with matplotlib.rc_context(settings), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        drawing = figure(scenes, names, statistic, wanted, set() if kind == "svg" else missing)
+        buffer = io.BytesIO()
+        drawing.savefig(buffer, format=kind, dpi=dpi, metadata=empty)
+    return buffer.getvalue()
+
+
+def _wanted(scenes: list[Scene], head: Any) -> list[tuple[int, int, str]]:
+    """(layer, head, why) of each head to draw; a scene that lacks one raises TraceError."""
+    if head is None:
+        found = read.chosen(scenes[-1])
+        return [] if found is None else [found]
+    heads = [head] if isinstance(head[0], int) else list(head)
+    for scene in scenes:
+        for layer, number in heads:
+            read.head_place(scene, layer, number)
+    return [(layer, number, "") for layer, number in heads]
+
+
+def figure(
+    scenes: list[Scene], names: list[str], statistic: str | None, heads: list[tuple[int, int, str]], missing: set[str]
+) -> Figure:
+    """The matplotlib Figure: a row of panels per scene. missing: characters to draw as boxes."""
+    from matplotlib.figure import Figure
+
+    rows = [_panels(scene, statistic, heads, missing) for scene in scenes]
+    if not any(rows):
+        raise TraceError("there is nothing to draw: no attention layer was seen")
+    width = max(6.0, *(2 * MARGIN + sum(part.width for part in row) + GAP * (len(row) - 1) for row in rows))
+    heights = [HEADER + max(part.height for part in row) for row in rows]
+    drawing = Figure(figsize=(width, MARGIN + sum(heights)), facecolor=panels.PAPER)
+    page = panels.Page(drawing, width, MARGIN + sum(heights))
+    y = 0.0
+    for scene, name, row, height in zip(scenes, names, rows, heights, strict=True):
+        _heading(page, y, scene, name, missing)
+        x = MARGIN
+        for part in row:
+            part.draw(page, x, y + HEADER)
+            x += part.width + GAP
+        y += height
+    return drawing
+
+
+def _panels(scene: Scene, statistic: str | None, heads: list[tuple[int, int, str]], missing: set[str]) -> list[Any]:
+    shown = partial(drawable, missing=missing)
+    about = read.statistic(scene, statistic)
+    parts: list[Any] = [] if about is None else [panels.HeadGrid(scene, about)]
+    for layer, head, why in heads:
+        parts.append(panels.HeadMap(scene, layer, head, why, shown))
+        if scene["axes"][scene["layers"][layer]["key"]]["grid"]:
+            parts.append(panels.Patches(scene, layer, head, shown))
+    return parts
+
+
+def _heading(page: panels.Page, y: float, scene: Scene, name: str, missing: set[str]) -> None:
+    model = drawable(words.visible(scene["model"] or "attention"), missing)
+    page.text(MARGIN, y + 0.3, f"{drawable(name, missing)}   {model}" if name else model, size=12, weight="bold")
+    page.text(MARGIN, y + 0.5, read.sizes(scene), colour=panels.SOFT)

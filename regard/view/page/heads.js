@@ -1,0 +1,108 @@
+// The head grid: rows are layers, columns are heads, coloured by the chosen statistic.
+
+import { css, even, inkOn } from "./colour.js";
+import { byId, make } from "./dom.js";
+import { drawLegend } from "./legend.js";
+import { set, state } from "./state.js";
+import { number, tag, twoPlaces } from "./words.js";
+
+export function drawHeads(picture) {
+  const about = picture.statistic(state.statistic);
+  const grid = byId("grid");
+  const { columns, scene } = picture;
+  const wide = columns.length <= 8;
+  grid.style.gridTemplateColumns = `auto repeat(${columns.length}, minmax(${wide ? 30 : 13}px, ${wide ? 44 : 34}px))`;
+  const scale = about ? even(about.low, about.high) : null;
+  const top = [make("span", { class: "name" }), ...columns.map((head) => make("span", { class: "name top", text: head }))];
+  const lines = scene.layers.map((layer, place) =>
+    make("div", { class: "line", role: "row" },
+      make("span", { class: "name", role: "rowheader", text: picture.layerName(place) }),
+      ...columns.map((head) => cell(picture, place, head, about, scale, wide)))
+  );
+  grid.replaceChildren(...top, ...lines);
+  const same = about && about.title === about.head_title && about.unit === about.head_unit;
+  byId("formula").textContent = about ? `${about.formula}, in ${about.unit}${same ? "" : `; here: ${about.head_title}, in ${about.head_unit}`}` : "";
+  if (scale) drawLegend(byId("grid-legend"), scale);
+  readout(picture, state.layer, state.head);
+}
+
+function cell(picture, place, head, about, scale, wide) {
+  if (!picture.has(place, head)) return make("span", { role: "gridcell" });
+  const value = about ? picture.summary(about.label, place, head) : null;
+  const chosen = place === state.layer && head === state.head;
+  const button = make("button", {
+    type: "button", role: "gridcell", "data-layer": place, "data-head": head,
+    "aria-selected": String(chosen), tabindex: chosen ? 0 : -1, "aria-label": said(picture, place, head),
+    onclick: () => set({ layer: place, head }),
+    onpointerenter: () => readout(picture, place, head),
+    onpointerleave: () => readout(picture, state.layer, state.head),
+    onkeydown: (event) => move(event, picture),
+  });
+  if (value === null || !Number.isFinite(value)) button.className = "none";
+  else {
+    button.style.backgroundColor = css(scale.kind, scale.place(value));
+    button.style.color = inkOn(scale.kind, scale.place(value));
+    if (wide) button.textContent = twoPlaces(value);
+  }
+  return button;
+}
+
+function said(picture, place, head) {
+  const about = picture.statistic(state.statistic);
+  const value = about ? picture.summary(about.label, place, head) : null;
+  const why = about && picture.layer(place).undefined[about.label];
+  const shown = value === null ? why || "no number" : `${number(value)} ${about.head_unit}`;
+  return `head ${picture.headName(place, head)}: ${about ? `${about.head_title} ` : ""}${shown}`;
+}
+
+function readout(picture, place, head) {
+  if (picture.has(place, head)) byId("grid-readout").textContent = said(picture, place, head);
+}
+
+// Arrow keys walk to the next watched head.
+function move(event, picture) {
+  const step = { ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowDown: [1, 0] }[event.key];
+  if (!step) return;
+  event.preventDefault();
+  let place = state.layer, column = picture.columns.indexOf(state.head);
+  do {
+    place += step[0];
+    column += step[1];
+    if (place < 0 || column < 0 || place >= picture.scene.layers.length || column >= picture.columns.length) return;
+  } while (!picture.has(place, picture.columns[column]));
+  set({ layer: place, head: picture.columns[column] });
+  byId("grid").querySelector('[aria-selected="true"]').focus();
+}
+
+// Only the marks of the selection, without drawing all cells again.
+export function markHead(picture) {
+  for (const button of byId("grid").querySelectorAll("button")) {
+    const chosen = Number(button.dataset.layer) === state.layer && Number(button.dataset.head) === state.head;
+    button.setAttribute("aria-selected", String(chosen));
+    button.tabIndex = chosen ? 0 : -1;
+  }
+  readout(picture, state.layer, state.head);
+}
+
+export function drawStatistics(picture) {
+  const watched = picture.scene.statistics.filter((about) => picture.scene.layers.some((x) => about.label in x.summaries));
+  byId("statistic").replaceChildren(
+    ...watched.map((about) => make("option", { value: about.label, text: about.head_title, selected: about.label === state.statistic }))
+  );
+}
+
+export function drawLinks(picture) {
+  const holder = byId("links");
+  const links = picture.scene.links.slice(0, 12);
+  if (!links.length) return holder.replaceChildren();
+  const hint = "two of each head at most; without links to self, first and special tokens";
+  holder.replaceChildren(make("h3", { text: "Strongest links", title: hint }), ...links.map((link) => linkButton(picture, link)));
+}
+
+function linkButton(picture, link) {
+  const [row, key] = [["query", link.row], ["key", link.key]].map(([side, slot]) => picture.axis(link.layer, side).text[slot]);
+  return make("button", { type: "button", onclick: () => set({ layer: link.layer, head: link.head, row: link.row, key: link.key }) },
+    make("span", { class: "pair" }, make("bdi", { text: tag(row, 24) }), make("span", { class: "arrow", text: " ← " }), make("bdi", { text: tag(key, 24) })),
+    make("span", { text: number(link.weight) }),
+    make("span", { class: "where", text: picture.headName(link.layer, link.head) }));
+}

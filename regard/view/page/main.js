@@ -1,0 +1,183 @@
+// Wires the parts: the scene comes in, the selection changes, each part draws what changed.
+
+import { loadTables } from "./colour.js";
+import { drawThumbnails } from "./compare.js";
+import { byId, choice, make } from "./dom.js";
+import { drawHeads, drawLinks, drawStatistics, markHead } from "./heads.js";
+import { current, drawMap, fit, isZoomed, pan, redraw, reveal, slotsAt, zoom } from "./map.js";
+import { drawReadout } from "./mapwords.js";
+import { Picture } from "./picture.js";
+import { drawHead, drawRow } from "./row.js";
+import { fromAddress, onChange, set, shownKey, shownRow, state } from "./state.js";
+import { colourStrips, drawStrips, stripsFit } from "./strip.js";
+import { plural } from "./words.js";
+
+let pictures = [];
+let names = null; // of the traces that are compared
+
+const picture = () => pictures[state.view];
+
+async function start() {
+  const given = JSON.parse(byId("scene").textContent);
+  loadTables(JSON.parse(byId("colours").textContent));
+  setTheme(matchMedia("(prefers-color-scheme: dark)").matches);
+  if (typeof DecompressionStream === "undefined") throw new Error("This page needs a browser from 2023 or later (DecompressionStream).");
+  const scenes = given.scenes || [given];
+  pictures = await Promise.all(scenes.map((scene) => Picture.of(scene)));
+  const first = scenes[0].pick || { layer: 0, head: 0 };
+  Object.assign(state, { layer: first.layer, head: first.head, statistic: scenes[0].statistic });
+  Object.assign(state, checked(fromAddress()));
+  drawFrame(given);
+  listen();
+  if (!scenes[0].layers.length) return notice("No attention layer was seen.");
+  onChange(update);
+  drawAll();
+  document.body.dataset.ready = "true";
+}
+
+// What an address asks for, without what this scene does not have.
+function checked(wanted) {
+  const asked = wanted.view ?? state.view, view = asked in pictures ? asked : 0, of = pictures[view];
+  const next = { ...state, ...wanted, view };
+  if (!of.has(next.layer, next.head)) Object.assign(next, { layer: state.layer, head: state.head });
+  if (!of.statistic(next.statistic)) next.statistic = of.scene.statistic;
+  if (!["max", "mean"].includes(next.which)) next.which = "max";
+  if (!["log", "power", "lift"].includes(next.scale)) next.scale = "log";
+  if (of.scene.layers.length) {
+    if (next.row !== null && next.row >= of.axis(next.layer, "query").length) next.row = null;
+    if (next.key !== null && next.key >= of.axis(next.layer, "key").length) next.key = null;
+  }
+  return next;
+}
+
+function drawFrame(given) {
+  const { scene } = picture();
+  const heads = scene.layers.reduce((total, layer) => total + layer.heads.length, 0);
+  const axes = Object.entries(scene.axes).map(([name, axis]) => `${name} ${plural(axis.length, "token")}`);
+  const batch = scene.batches > 1 ? [`sequence ${scene.batch + 1} of ${scene.batches}`] : [];
+  byId("model").textContent = scene.model || "attention";
+  byId("sizes").textContent = [plural(scene.layers.length, "layer"), plural(heads, "head"), ...axes, ...batch].join(" · ");
+  byId("made").replaceChildren(...Object.entries(scene.made).flatMap(([name, value]) => [make("dt", { text: name }), make("dd", { text: typeof value === "string" ? value : JSON.stringify(value) })]));
+  if (given.why) notice(`${given.why}.`);
+  byId("kept").textContent = scene.dropped.length ? `To keep this page small, ${scene.dropped.join("; ")}.` : "";
+  names = given.names || null;
+  if (names) {
+    byId("views").hidden = false;
+    drawViews();
+    onChange((changed) => changed.has("view") && drawViews());
+  }
+}
+
+const drawViews = () => choice(byId("views"), names.map((name, view) => [view, name, name]), state.view, (view) => set({ view }));
+
+function notice(text) {
+  byId("notice").hidden = false;
+  byId("notice").textContent = text;
+}
+
+function drawAll(keepView = false) {
+  drawStatistics(picture());
+  drawHeads(picture());
+  drawLinks(picture());
+  drawMap(picture(), keepView);
+  drawHead(picture());
+  drawStrips(picture());
+  drawRow(picture());
+  drawReadout(pictures, names);
+  drawThumbnails(pictures, names);
+}
+
+function update(changed) {
+  const any = (...names) => names.some((name) => changed.has(name));
+  if (changed.has("view")) {
+    Object.assign(state, checked({}));
+    return drawAll(true);
+  }
+  if (any("layer", "head")) Object.assign(state, checked({}));
+  if (any("statistic")) drawHeads(picture());
+  if (any("layer", "head")) markHead(picture());
+  if (any("layer", "head", "which", "scale", "hide", "special")) drawMap(picture(), !any("layer"));
+  if (any("layer", "head")) drawHead(picture());
+  if (any("row", "key") && !any("layer", "head")) reveal(state.row, state.key);
+  else if (any("statistic", "hoverRow", "hoverKey", "row", "key")) redraw();
+  if (!stripsFit(picture())) drawStrips(picture());
+  else if (any("layer", "head", "row", "key", "hoverRow", "hoverKey", "scale")) colourStrips(picture());
+  if (any("layer", "head", "row", "hoverRow")) drawRow(picture());
+  drawReadout(pictures, names);
+  if (any("layer", "head", "which", "scale", "hide", "special")) drawThumbnails(pictures, names);
+}
+
+// ---- input -------------------------------------------------------------------------------------------------------
+
+function listen() {
+  byId("statistic").addEventListener("change", (event) => set({ statistic: event.target.value }));
+  byId("hide").addEventListener("input", (event) => set({ hide: Math.max(0, Math.floor(Number(event.target.value) || 0)) }));
+  byId("special").addEventListener("change", (event) => set({ special: event.target.checked }));
+  byId("zoom-in").addEventListener("click", () => zoom(2));
+  byId("zoom-out").addEventListener("click", () => zoom(0.5));
+  byId("zoom-fit").addEventListener("click", fit);
+  byId("theme").addEventListener("click", () => {
+    setTheme(document.documentElement.dataset.theme !== "dark");
+    if (pictures.length) drawAll(true);
+  });
+  document.addEventListener("keydown", (event) => event.key === "Escape" && set({ row: null, key: null, hoverRow: null, hoverKey: null }));
+  window.addEventListener("hashchange", () => set(checked(fromAddress())));
+  new ResizeObserver(() => requestAnimationFrame(redraw)).observe(byId("frame"));
+  listenToMap(byId("canvas"));
+}
+
+function setTheme(dark) {
+  document.documentElement.dataset.theme = dark ? "dark" : "light";
+}
+
+function listenToMap(canvas) {
+  let held = null;
+  canvas.addEventListener("pointerdown", (event) => {
+    held = { x: event.offsetX, y: event.offsetY, moved: false };
+    if (isZoomed()) canvas.setPointerCapture(event.pointerId);
+  });
+  canvas.addEventListener("pointermove", (event) => {
+    if (held && isZoomed() && Math.hypot(event.offsetX - held.x, event.offsetY - held.y) > (held.moved ? 0 : 4)) {
+      pan(event.offsetX - held.x, event.offsetY - held.y);
+      held = { x: event.offsetX, y: event.offsetY, moved: true };
+      canvas.classList.add("grab");
+      return;
+    }
+    const at = slotsAt(event.offsetX, event.offsetY);
+    set({ hoverRow: at ? at.row : null, hoverKey: at ? at.key : null });
+  });
+  canvas.addEventListener("pointerup", (event) => {
+    const at = slotsAt(event.offsetX, event.offsetY);
+    if (held && !held.moved && at) set(at.row === state.row && at.key === state.key ? { row: null, key: null } : at);
+    held = null;
+    canvas.classList.remove("grab");
+  });
+  canvas.addEventListener("pointerleave", () => set({ hoverRow: null, hoverKey: null }));
+  canvas.addEventListener("dblclick", (event) => zoom(2, event.offsetX, event.offsetY));
+  canvas.addEventListener("wheel", (event) => {
+    if (!event.ctrlKey && !event.metaKey) return;
+    event.preventDefault();
+    zoom(Math.exp(-event.deltaY * 0.004), event.offsetX, event.offsetY);
+  }, { passive: false });
+  canvas.addEventListener("keydown", onMapKey);
+}
+
+function onMapKey(event) {
+  const step = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] }[event.key];
+  if (step) {
+    event.preventDefault();
+    const limits = ["query", "key"].map((side) => picture().axis(state.layer, side).length - 1);
+    const [row, key] = [shownRow() ?? 0, shownKey() ?? 0].map((at, i) => Math.max(0, Math.min(limits[i], at + (state.row === null ? 0 : step[i]))));
+    set({ row, key: state.key === null && !step[1] ? null : key, hoverRow: null, hoverKey: null });
+  } else if (event.key === "+" || event.key === "=") zoom(1.5);
+  else if (event.key === "-") zoom(1 / 1.5);
+  else if (event.key === "0") fit();
+}
+
+// The page in numbers, for whoever inspects it.
+window.regard = { state, current, picture };
+
+start().catch((error) => {
+  notice(`This page could not be drawn: ${error.message}`);
+  throw error;
+});

@@ -1,0 +1,107 @@
+// One-dimensional tracks along the axes of the heat map: a number per row at its right, per key below it.
+
+import { state } from "./state.js";
+import { number } from "./words.js";
+
+// The chosen statistic where it is one per row, else entropy, else the first there is.
+export function sideLabel(picture) {
+  const rows = Object.keys(picture.layer(state.layer).rows);
+  return [state.statistic, "entropy"].find((label) => rows.includes(label)) || rows[0] || null;
+}
+
+export function drawSideTrack(context, layout, view, { picture, cells }, colours) {
+  const label = sideLabel(picture);
+  if (!label) return;
+  const track = picture.track("rows", label, state.layer, state.head);
+  const { left, top, across, down, side } = layout;
+  const begin = left + across + 9, room = side - 16;
+  const most = largest(track.values);
+  context.save();
+  context.beginPath();
+  context.rect(begin, top - 40, room + 8, down + 44);
+  context.clip();
+  frame(context, begin, top, room, down, colours);
+  const perToken = down / (view.rows * cells.map.cell[0]), first = view.row * cells.map.cell[0];
+  each(track, first, view.rows * cells.map.cell[0], (value, slot) => {
+    const width = (Math.abs(value) / most) * room;
+    const y = top + (slot - first) * perToken, height = Math.max(0.6, track.band * perToken - gap(track.band * perToken));
+    context.fillStyle = picture.scene.signed && value > 0 ? colours.mark : colours.accent;
+    context.globalAlpha = lit(state.row === null ? state.hoverRow : state.row, slot, track.band) ? 1 : 0.55;
+    context.fillRect(begin, y, width, height);
+  });
+  context.restore();
+  const edge = left + across + side;
+  caption(context, layout, colours, short(picture, label), edge, top - 19, "right");
+  caption(context, layout, colours, `${picture.scene.signed ? "±" : "0…"}${number(most)}`, edge, top - 7, "right");
+}
+
+export function drawBottomTrack(context, layout, view, { picture, cells }, colours) {
+  const label = Object.keys(picture.layer(state.layer).keys)[0];
+  if (!label) return;
+  const track = picture.track("keys", label, state.layer, state.head);
+  const { left, top, across, down, bottom } = layout;
+  const begin = top + down + 9, room = bottom - 16;
+  const most = largest(track.values);
+  context.save();
+  context.beginPath();
+  context.rect(left, begin, across, room + 1);
+  context.clip();
+  frame(context, left, begin, across, room, colours);
+  const perToken = across / (view.keys * cells.map.cell[1]), first = view.key * cells.map.cell[1];
+  each(track, first, view.keys * cells.map.cell[1], (value, slot) => {
+    const height = (Math.abs(value) / most) * room;
+    const x = left + (slot - first) * perToken, width = Math.max(0.6, track.band * perToken - gap(track.band * perToken));
+    context.fillStyle = picture.scene.signed && value > 0 ? colours.mark : colours.accent;
+    context.globalAlpha = lit(state.hoverKey === null ? state.key : state.hoverKey, slot, track.band) ? 1 : 0.55;
+    context.fillRect(x, begin, width, height);
+  });
+  context.restore();
+  caption(context, layout, colours, short(picture, label), left - 6, begin + 7, "right");
+  caption(context, layout, colours, `${picture.scene.signed ? "±" : "0…"}${number(most)}`, left - 6, begin + 20, "right");
+}
+
+// What the hidden keys hold of each row, so that nothing is hidden silently.
+export function drawHiddenMass(context, layout, view, { cells }, colours) {
+  const { left, top, down, bar } = layout;
+  const begin = left - bar + 2, room = bar - 6;
+  frame(context, begin, top, room, down, colours);
+  context.save();
+  context.beginPath();
+  context.rect(begin, top, room, down);
+  context.clip();
+  context.fillStyle = colours.soft;
+  cells.mass.forEach((mass, row) => {
+    const y = top + ((row - view.row) * down) / view.rows, height = down / view.rows;
+    context.fillRect(begin + room * (1 - mass), y, room * mass, Math.max(0.6, height - gap(height)));
+  });
+  context.restore();
+  context.save();
+  context.translate(begin + room / 2, top - 6);
+  context.rotate(-Math.PI / 2);
+  caption(context, layout, colours, "hidden", 0, 0, "left");
+  context.restore();
+}
+
+function each({ values, band }, first, count, draw) {
+  for (let at = Math.max(0, Math.floor(first / band)); at < Math.min(values.length, Math.ceil((first + count) / band)); at++) {
+    if (values[at] !== 0) draw(values[at], at * band);
+  }
+}
+
+const largest = (values) => values.reduce((most, value) => Math.max(most, Math.abs(value)), 0) || 1;
+const gap = (size) => (size > 5 ? 1 : 0);
+const lit = (slot, from, band) => slot !== null && slot >= from && slot < from + band;
+const short = (picture, label) => picture.statistic(label).title.replace("attention received", "received").replace("mass on ", "");
+
+function frame(context, x, y, width, height, colours) {
+  context.fillStyle = colours.sunk;
+  context.fillRect(x, y, width, height);
+}
+
+function caption(context, layout, colours, text, x, y, align) {
+  context.font = layout.font.replace(/^[\d.]+px/, "10px");
+  context.fillStyle = colours.soft;
+  context.textAlign = align;
+  context.textBaseline = "middle";
+  context.fillText(text, x, y);
+}
