@@ -98,8 +98,10 @@ def ragged(
     """
     query_positions, key_positions = layout.positions()
     if len(query_positions) != q.shape[0] or len(key_positions) != k.shape[0]:
-        raise ValueError(f"the layout holds {len(query_positions)} queries and {len(key_positions)} keys, the tensors "
-                         f"{q.shape[0]} and {k.shape[0]}")
+        raise ValueError(
+            f"the layout holds {len(query_positions)} queries and {len(key_positions)} keys, the tensors "
+            f"{q.shape[0]} and {k.shape[0]}"
+        )
     plan = core.Plan(
         *(x.transpose(0, 1)[None] for x in (q, k)),
         None if v is None else v.transpose(0, 1)[None],
