@@ -105,6 +105,7 @@ def _model_and_input(model: str | None, given: str | None) -> tuple[str | None, 
 def _seen(
     model: str | None, inputs: list[str], *, norm: bool, resolution: int, top: int, **options: Any
 ) -> list[Trace]:
+    from huggingface_hub.utils import logging as hub_logging
     from transformers.utils import logging
 
     from regard.hf.inputs import read_input
@@ -116,6 +117,7 @@ def _seen(
         raise UserError(f"--resolution and --top are at least 1, got {min(resolution, top)}; give a larger number")
     logging.disable_progress_bar()
     logging.set_verbosity_error()
+    hub_logging.set_verbosity_error()
     warnings.simplefilter("ignore")
     watch = list(standard(resolution, top))
     watch += [s.norm() for s in watch if norm and s.name not in ("entropy", "span", "mass")]
@@ -195,7 +197,11 @@ def _write(path: Path, traces: list[Trace], stat: str | None, head: tuple[int, i
     else:
         from regard.view.image import image
 
-        write_whole(path, image(drawn, path.suffix[1:], statistic=stat, head=head))
+        if not alone:
+            if not drawn["aligned"]:
+                raise UserError(f"{drawn['why']}; write an html page instead, which shows them side by side")
+            drawn = drawn["scenes"][-1]
+        write_whole(path, image(drawn, path.suffix[1:], statistic=stat, heads=[] if head is None else [head]))
 
 
 def _writable(path: Path) -> Path:

@@ -79,6 +79,7 @@ ROWS = (
     Row("window", oracles.window, lowers=True),
     Row("dilated", oracles.dilated, lowers=True),
     Row("sinks", oracles.sinks, lowers=True),
+    Row("streaming", oracles.streaming, lowers=True),
     Row("longformer", oracles.longformer, lowers=True),
     Row("bigbird", oracles.bigbird, lowers=True),
     Row("strided", oracles.strided, lowers=True),

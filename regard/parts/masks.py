@@ -429,8 +429,8 @@ def window(width: int) -> Near:
     return Near(before=width - 1, after=0)
 
 
-def near(before: int, after: int) -> Near:
-    """-after <= p_i - p_j <= before, inclusive: a band around each query."""
+def near(before: int | None, after: int | None) -> Near:
+    """-after <= p_i - p_j <= before, inclusive: a band around each query; None: no limit on that side."""
     return Near(before, after)
 
 

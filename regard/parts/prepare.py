@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import ClassVar, Literal
 
 import torch
@@ -72,7 +73,7 @@ class Normalise:
         return x.replace(q=q, k=k)
 
     def __str__(self) -> str:
-        return "qk_norm"
+        return "unit"
 
 
 @dataclass(frozen=True)
@@ -112,7 +113,7 @@ class Rotary:
         given += [] if self.width is None else [f"width={self.width}"]
         given += [f"interleaved={self.interleaved}"] if self.interleaved else []
         if self.scaling is not None:
-            raise ValueError("rotary with a scaling has no text form; build it in Python with Rotary(scaling=…)")
+            raise ValueError("rotary with a scaling has no text form; build it in Python")
         return f"rotary({', '.join(given)})" if given else "rotary"
 
 
@@ -146,7 +147,7 @@ class AddPositions:
     def __str__(self) -> str:
         if self.table is not None:
             raise ValueError("a learned position table holds a tensor and has no text form; build it in Python")
-        return "sinusoidal"
+        return "sinusoidal(True)" if self.values else "sinusoidal"
 
 
 # ---- kernels ---------------------------------------------------------------------------------------------------------
@@ -166,6 +167,7 @@ class EluPlusOne:
         return "elu_plus_one"
 
 
+@lru_cache(maxsize=16)
 def orthogonal_features(count: int, width: int, seed: int) -> Tensor:
     """ω [count, width] float64: rows Gaussian in length, orthogonal in blocks of `width` (Choromanski 2021, 2.4)."""
     generator = torch.Generator().manual_seed(seed)
@@ -207,6 +209,8 @@ class PositiveFeatures:
         return exponent.exp() * self.count**-0.5
 
     def __str__(self) -> str:
+        if not self.stabilise:
+            raise ValueError("random features without a running maximum have no text form; build them in Python")
         return f"favor({self.count}, {self.seed})"
 
 

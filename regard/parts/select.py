@@ -47,6 +47,11 @@ class SelectBlocks:
         scores = self.scores(x.q.detach(), x.k.detach(), x.key_valid)
         return narrowed(x, chosen_blocks(x, scores, self.size, self.count, self.causal))
 
+    def __str__(self) -> str:
+        if not self.causal:
+            raise ValueError("selecting blocks without a causal mask has no text form; build it in Python")
+        return f"{self.by}_blocks({self.size}, {self.count})"
+
     def scores(self, q: Tensor, k: Tensor, valid: Tensor | None) -> Tensor:
         """[B,H,Tq,blocks]: how well each block fits each query."""
         grouped = _grouped(q, k.shape[1])
@@ -59,7 +64,7 @@ class SelectBlocks:
 
 
 def chosen_blocks(x: Inputs, scores: Tensor, size: int, count: int, causal: bool) -> Ranges:
-    """Ranges of the best blocks of each row, its own always among them. scores: [B,H,Tq,blocks]."""
+    """Ranges of the best blocks of each row, its own always among them; ties to the first. scores: [B,H,Tq,blocks]."""
     num_keys = x.k.shape[2]
     begins = torch.arange(0, num_keys, size, device=x.q.device)
     ends = (begins + size).clamp(max=num_keys)
@@ -69,7 +74,7 @@ def chosen_blocks(x: Inputs, scores: Tensor, size: int, count: int, causal: bool
     scores = scores.masked_fill(block == own_block, float("inf"))
     if causal:
         scores = scores.masked_fill(block > own_block, -float("inf"))
-    best, index = scores.topk(min(count, len(begins)), -1)
+    best, index = (found[..., :count] for found in scores.sort(dim=-1, descending=True, stable=True))
     index = index.masked_fill(best == -float("inf"), len(begins)).sort(-1).values
     edge = begins.new_full((1,), num_keys)
     start, stop = torch.cat([begins, edge])[index], torch.cat([ends, edge])[index]

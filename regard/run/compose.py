@@ -104,7 +104,7 @@ def _by_head(attention: ByHead, x: Inputs) -> list[tuple[Mechanism, Inputs]]:
 def _low_rank(attention: LowRank, x: Inputs, backend: str) -> Tensor:
     q_marks, k_marks = _landmarks(attention, x)
     summary = attend(attention.kernel, _between(x, q_marks, x.k, x.v), backend)
-    _, inner = reference.attend(attention.kernel, _between(x, q_marks, k_marks, None))
+    _, inner = reference.attend(attention.kernel.replace(mix=None), _between(x, q_marks, k_marks, None))
     values = pseudo_inverse(inner, attention.iterations) @ summary.to(inner.dtype)
     groups = _between(x, x.q, k_marks.repeat_interleave(x.q.shape[1] // k_marks.shape[1], 1), values)
     return attend(attention.kernel, groups, backend)

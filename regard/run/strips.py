@@ -99,12 +99,16 @@ def weights_of(mechanism: Mechanism, tile: Tile, allowed: Tensor | None) -> Tens
 
 @torch.no_grad()
 def rectangle(mechanism: Mechanism, x: Inputs, rows: slice, keys: slice) -> Tensor:
-    """The weights of these query rows on these key slots. Raises ValueError for a slice with a step."""
+    """The weights [B,H',rows,keys] of these query rows on these key slots, as they are after the prepares.
+
+    Raises ValueError for a slice with a step.
+    """
     for part in (rows, keys):
         if part.step not in (None, 1):
             raise ValueError(
                 f"a rectangle is whole rows and keys, got a step of {part.step}; index what it gives instead"
             )
+    x, mechanism = prepared(mechanism, x), mechanism.replace(prepare=())
     first_row, last_row, _ = rows.indices(x.q.shape[2])
     first_key, last_key, _ = keys.indices(x.k.shape[2])
     found: list[Tensor] = []
@@ -118,7 +122,8 @@ def rectangle(mechanism: Mechanism, x: Inputs, rows: slice, keys: slice) -> Tens
 
     attend(mechanism, x, output=False, absorb=absorb, rows=slice(first_row, last_row))
     if not found:
-        return x.q.new_zeros((*x.q.shape[:2], 0, max(0, last_key - first_key)))
+        nothing = weights_of(mechanism, x.tile(slice(0, 0), slice(0, 0)), None)
+        return nothing.new_zeros((*nothing.shape[:3], max(0, last_key - first_key)))
     return torch.cat(found, 2)
 
 

@@ -55,11 +55,15 @@ def _ramp(stops: list[tuple[float, float, float]], steps: int = 256) -> Table:
 
 def _in_gamut(lightness: float, chroma: float, hue: float) -> Table:
     """The sRGB bytes of a colour, with as much of its chroma as sRGB can show."""
-    rgb = _linear_rgb(lightness, chroma, hue)
-    while (rgb.min() < -1e-4 or rgb.max() > 1 + 1e-4) and chroma > 1e-3:
-        chroma *= 0.97
-        rgb = _linear_rgb(lightness, chroma, hue)
-    rgb = rgb.clip(0, 1)
+    least, most = 0.0, chroma
+    for _ in range(20):
+        tried = _linear_rgb(lightness, most, hue)
+        if tried.min() >= 0 and tried.max() <= 1:
+            break
+        middle = (least + most) / 2
+        inside = _linear_rgb(lightness, middle, hue)
+        least, most = (middle, most) if inside.min() >= 0 and inside.max() <= 1 else (least, middle)
+    rgb = _linear_rgb(lightness, most, hue).clip(0, 1)
     encoded = np.where(rgb <= 0.0031308, 12.92 * rgb, 1.055 * rgb ** (1 / 2.4) - 0.055)
     return np.round(encoded * 255).astype(np.uint8)
 

@@ -55,7 +55,9 @@ def most_changed(minus: Trace, batch: int) -> dict[str, Any] | None:
     best = None
     for place, layer in enumerate(minus.layers):
         if "overview" in layer.results:
-            for head, largest in zip(layer.heads, layer.results["overview"]["max"][batch].abs().amax((-1, -2)).tolist()):
+            for head, largest in zip(
+                layer.heads, layer.results["overview"]["max"][batch].abs().amax((-1, -2)).tolist()
+            ):
                 if best is None or largest > best[2]:
                     best = (place, head, largest)
     if best is None:

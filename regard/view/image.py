@@ -29,18 +29,24 @@ def image(
     kind: str = "png",
     *,
     statistic: str | None = None,
-    heads: Sequence[tuple[int, int]] = (),
+    head: tuple[int, int] | Sequence[tuple[int, int]] | None = None,
     dpi: int = 160,
 ) -> bytes:
-    """The picture as the bytes of a file. heads: (layer by its place, head) to draw; by default the scene's pick.
+    """The picture as the bytes of a file, of a Trace, a scene, or a comparison (regard.view.difference).
+
+    head: (layer by its place, head) to draw, or several; by default the scene's pick. A comparison draws the same
+    head of A, B and A − B, by default the one that changed most.
 
     Raises ValueError for a format that is not known, TraceError for a statistic, layer or head that was not watched.
     """
     if kind not in FORMATS:
         raise ValueError(f"cannot draw {kind!r}; choose one of {', '.join(FORMATS)}")
     matplotlib = needed("matplotlib", "drawing image files")
-    scene = read.as_scene(given)
-    fonts, missing = families([words.visible(scene["model"]), *(t for a in scene["axes"].values() for t in a["text"])])
+    scenes, names = read.scenes_of(given)
+    shown = [words.visible(scene["model"]) for scene in scenes] + names
+    shown += [text for scene in scenes for axis in scene["axes"].values() for text in axis["text"]]
+    fonts, missing = families(shown)
+    wanted = _wanted(scenes, head)
     settings = {
         "svg.fonttype": "none",
         "svg.hashsalt": "regard",
@@ -53,44 +59,60 @@ def image(
     empty = {"png": {"Software": None}, "svg": {"Date": None, "Creator": "regard"}, "pdf": {"CreationDate": None}}[kind]
     with matplotlib.rc_context(settings), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-        drawing = figure(scene, statistic, heads, set() if kind == "svg" else missing)
+        drawing = figure(scenes, names, statistic, wanted, set() if kind == "svg" else missing)
         buffer = io.BytesIO()
         drawing.savefig(buffer, format=kind, dpi=dpi, metadata=empty)
     return buffer.getvalue()
 
 
-def figure(scene: Scene, statistic: str | None, heads: Sequence[tuple[int, int]], missing: set[str]) -> Figure:
-    """The matplotlib Figure; missing: characters to draw as boxes."""
+def _wanted(scenes: list[Scene], head: Any) -> list[tuple[int, int, str]]:
+    """(layer, head, why) of each head to draw; a scene that lacks one raises TraceError."""
+    if head is None:
+        found = read.chosen(scenes[-1])
+        return [] if found is None else [found]
+    heads = [head] if isinstance(head[0], int) else list(head)
+    for scene in scenes:
+        for layer, number in heads:
+            read.head_place(scene, layer, number)
+    return [(layer, number, "") for layer, number in heads]
+
+
+def figure(
+    scenes: list[Scene], names: list[str], statistic: str | None, heads: list[tuple[int, int, str]], missing: set[str]
+) -> Figure:
+    """The matplotlib Figure: a row of panels per scene. missing: characters to draw as boxes."""
     from matplotlib.figure import Figure
 
-    about = read.statistic(scene, statistic)
-    chosen = [(*head, "") for head in heads] or [found for found in [read.chosen(scene)] if found is not None]
-    shown = partial(drawable, missing=missing)
-    parts: list[Any] = [] if about is None else [panels.HeadGrid(scene, about)]
-    for layer, head, why in chosen:
-        read.head_place(scene, layer, head)
-        parts.append(panels.HeadMap(scene, layer, head, why, shown))
-        if scene["axes"][scene["layers"][layer]["key"]]["grid"]:
-            parts.append(panels.Patches(scene, layer, head, shown))
-    if not parts:
+    rows = [_panels(scene, statistic, heads, missing) for scene in scenes]
+    if not any(rows):
         raise TraceError("there is nothing to draw: no attention layer was seen")
-    width = max(6.0, 2 * MARGIN + sum(part.width for part in parts) + GAP * (len(parts) - 1))
-    height = HEADER + MARGIN + max(part.height for part in parts)
-    drawing = Figure(figsize=(width, height), facecolor=panels.PAPER)
-    page = panels.Page(drawing, width, height)
-    _heading(page, scene, missing)
-    x = MARGIN
-    for part in parts:
-        part.draw(page, x, HEADER)
-        x += part.width + GAP
+    width = max(6.0, *(2 * MARGIN + sum(part.width for part in row) + GAP * (len(row) - 1) for row in rows))
+    heights = [HEADER + max(part.height for part in row) for row in rows]
+    drawing = Figure(figsize=(width, MARGIN + sum(heights)), facecolor=panels.PAPER)
+    page = panels.Page(drawing, width, MARGIN + sum(heights))
+    y = 0.0
+    for scene, name, row, height in zip(scenes, names, rows, heights, strict=True):
+        _heading(page, y, scene, name, missing)
+        x = MARGIN
+        for part in row:
+            part.draw(page, x, y + HEADER)
+            x += part.width + GAP
+        y += height
     return drawing
 
 
-def _heading(page: panels.Page, scene: Scene, missing: set[str]) -> None:
-    count = sum(len(layer["heads"]) for layer in scene["layers"])
-    axes = ", ".join(f"{name} {words.plural(axis['length'], 'token')}" for name, axis in scene["axes"].items())
-    batch = f" · sequence {scene['batch'] + 1} of {scene['batches']}" if scene["batches"] > 1 else ""
-    sizes = f"{words.plural(len(scene['layers']), 'layer')} · {words.plural(count, 'head')} · {axes}{batch}"
+def _panels(scene: Scene, statistic: str | None, heads: list[tuple[int, int, str]], missing: set[str]) -> list[Any]:
+    shown = partial(drawable, missing=missing)
+    about = read.statistic(scene, statistic)
+    parts: list[Any] = [] if about is None else [panels.HeadGrid(scene, about)]
+    for layer, head, why in heads:
+        parts.append(panels.HeadMap(scene, layer, head, why, shown))
+        if scene["axes"][scene["layers"][layer]["key"]]["grid"]:
+            parts.append(panels.Patches(scene, layer, head, shown))
+    return parts
+
+
+def _heading(page: panels.Page, y: float, scene: Scene, name: str, missing: set[str]) -> None:
     model = drawable(words.visible(scene["model"] or "attention"), missing)
-    page.text(MARGIN, 0.3, model, size=12, weight="bold")
-    page.text(MARGIN, 0.5, sizes, colour=panels.SOFT)
+    page.text(MARGIN, y + 0.3, f"{drawable(name, missing)}   {model}" if name else model, size=12, weight="bold")
+    page.text(MARGIN, y + 0.5, read.sizes(scene), colour=panels.SOFT)

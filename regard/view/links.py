@@ -10,6 +10,9 @@ import torch
 from regard.seeing.trace import Layer, Trace
 
 
+CANDIDATES = 16  # links of a head that are looked through for each one that is listed
+
+
 @dataclass(frozen=True)
 class Link:
     """One exact weight. layer: its place in the trace; row and key: slots of the layer's query and key axes."""
@@ -35,7 +38,7 @@ def strongest(
 ) -> list[Link]:
     """The `count` strongest links over all heads, at most `per_head` of each, strongest first.
 
-    skip_self leaves out links of a token to itself, skip_first those to the first tokens (sinks), both where queries
+    A head's links are between different words: of links that read the same, only the strongest is listed. skip_self leaves out links of a token to itself, skip_first those to the first tokens (sinks), both where queries
     and keys are the same tokens; special keys are left out with skip_first > 0. Empty where no top-k was watched.
     """
     found: list[Link] = []
@@ -62,10 +65,21 @@ def _of_layer(
         keep &= ~key.special[batch][at]
     shown = torch.where(keep, weights, 0).flatten(1)
     best = shown.sort(dim=-1, descending=True, stable=True)
+    candidates = slice(0, per_head * CANDIDATES)
     links = []
-    for head, (values, order) in enumerate(zip(best.values[:, :per_head], best.indices[:, :per_head], strict=True)):
-        for weight, index in zip(values.tolist(), order.tolist(), strict=True):
-            if weight > 0:
-                row, nth = divmod(index, weights.shape[-1])
-                links.append(Link(place, layer.heads[head], row, int(keys[head, row, nth]), weight))
+    for head, order in enumerate(best.indices[:, candidates].tolist()):
+        said: set[tuple[str, str]] = set()
+        for index in order:
+            row, nth = divmod(index, weights.shape[-1])
+            weight, at_key = float(shown[head, index]), int(keys[head, row, nth])
+            pair = (_text(trace, layer.query_axis, batch, row), _text(trace, layer.key_axis, batch, at_key))
+            if weight > 0 and pair not in said and len(said) < per_head:
+                said.add(pair)
+                links.append(Link(place, layer.heads[head], row, at_key, weight))
     return links
+
+
+def _text(trace: Trace, axis: str, batch: int, slot: int) -> str:
+    """A token's text; where there is none, its slot, so that no two read the same."""
+    text = trace.axes[axis].text
+    return text[batch][slot] if batch < len(text) and slot < len(text[batch]) else str(slot)

@@ -11,7 +11,7 @@ import numpy as np
 from regard.view import colour, read, words
 from regard.view.scene import Scene
 
-PAPER, INK, SOFT, SUNK, ACCENT, NEGATIVE = "#ffffff", "#1d1c22", "#6a6772", "#f1efeb", "#8f88e0", "#dd8a4e"
+PAPER, INK, SOFT, SUNK, ACCENT, POSITIVE = "#ffffff", "#1d1c22", "#6a6772", "#f1efeb", "#8f88e0", "#dd8a4e"
 LABEL, TRACK, LEGEND = 0.95, 0.42, 0.62
 TITLE = 0.42
 TOKENS_AT_MOST = 64
@@ -115,7 +115,9 @@ class HeadMap:
             page.text(x, y + 0.6, "no map: the overview was not watched, or there are no tokens", colour=SOFT)
             return
         left, top = x + LABEL, y + TITLE + self.top
-        place, table, ticks, said = ramp_of(self.scene["signed"], self.map.values, self.scene["axes"][self.about["key"]]["length"])
+        place, table, ticks, said = ramp_of(
+            self.scene["signed"], self.map.values, self.scene["axes"][self.about["key"]]["length"]
+        )
         cells = colour.of(table, place)
         seen = self.map.count > 0
         cells[~seen] = _bytes(SUNK)
@@ -160,6 +162,7 @@ class HeadMap:
     def _tracks(self, page: Page, left: float, top: float) -> None:
         assert self.map is not None
         rows = self.about["rows"]
+        reach = "±" if self.scene["signed"] else "0…"
         wanted = [label for label in (self.scene["statistic"], "entropy", *rows) if label in rows]
         lengths = [self.scene["axes"][self.about[side]]["length"] for side in ("query", "key")]
         spans = [n * c for n, c in zip(self.map.values.shape, self.map.cell, strict=True)]
@@ -167,13 +170,13 @@ class HeadMap:
             axes = page.axes(left + self.across + 0.12, top, TRACK, self.down)
             edge = self._bars(axes, "rows", wanted[0], lengths[0], spans[0], vertical=True)
             page.text(left + self.across + 0.12, top - 0.19, self._title(wanted[0]), size=6.5, colour=SOFT)
-            page.text(left + self.across + 0.12, top - 0.06, f"0…{words.number(edge)}", size=6.5, colour=SOFT)
+            page.text(left + self.across + 0.12, top - 0.06, f"{reach}{words.number(edge)}", size=6.5, colour=SOFT)
         for label in list(self.about["keys"])[:1]:
             axes = page.axes(left, top + self.down + 0.1, self.across, TRACK)
             edge = self._bars(axes, "keys", label, lengths[1], spans[1], vertical=False)
             middle = top + self.down + 0.1 + TRACK / 2
             page.text(left - 0.07, middle, self._title(label), size=6.5, colour=SOFT, ha="right")
-            page.text(left - 0.07, middle + 0.13, f"0…{words.number(edge)}", size=6.5, colour=SOFT, ha="right")
+            page.text(left - 0.07, middle + 0.13, f"{reach}{words.number(edge)}", size=6.5, colour=SOFT, ha="right")
 
     def _title(self, label: str) -> str:
         title: str = next(about["title"] for about in self.scene["statistics"] if about["label"] == label)
@@ -185,9 +188,10 @@ class HeadMap:
         assert found is not None
         values, band = found[0].astype(np.float64), found[1]
         edge = float(np.abs(values).max(initial=0.0)) or 1.0
+        plus = POSITIVE if self.scene["signed"] else ACCENT
         axes.set_facecolor(SUNK)
         turned = "horizontal" if vertical else "vertical"
-        for colour_of, some in ((ACCENT, values.clip(min=0)), (NEGATIVE, (-values).clip(min=0))):
+        for colour_of, some in ((plus, values.clip(min=0)), (ACCENT, (-values).clip(min=0))):
             edges = np.arange(len(values) + 1) * band
             axes.stairs(some / edge, edges, fill=True, color=colour_of, linewidth=0, orientation=turned)
         if length <= TOKENS_AT_MOST:
@@ -217,7 +221,12 @@ class Patches:
         if received is not None and received[1] == 1:
             self.pictures.append(("received by each patch", received[0][lead:].reshape(rows, columns)))
         found = read.map_of(scene, layer, head)
-        if lead and found is not None and found.exact and scene["layers"][layer]["query"] == scene["layers"][layer]["key"]:
+        if (
+            lead
+            and found is not None
+            and found.exact
+            and scene["layers"][layer]["query"] == scene["layers"][layer]["key"]
+        ):
             first = drawable(words.tag(axis["text"][0], 20))
             self.pictures.append((f"where {first} looks", found.values[0, lead:].reshape(rows, columns)))
         self.side = 2.0

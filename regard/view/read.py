@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from regard.seeing.trace import Trace, TraceError
+from regard.view import words
 from regard.view.arrays import load
 from regard.view.scene import Scene, scene
 
@@ -18,6 +19,24 @@ Array = NDArray[Any]
 def as_scene(given: Trace | Scene, **options: Any) -> Scene:
     """A Trace as its scene; a scene as it is."""
     return scene(given, **options) if isinstance(given, Trace) else given
+
+
+def scenes_of(given: Trace | Scene) -> tuple[list[Scene], list[str]]:
+    """All scenes of a Trace, a scene or a comparison, and the name of each; "" where there is only one."""
+    scene = as_scene(given)
+    if "scenes" in scene:
+        return list(scene["scenes"]), [words.visible(name) for name in scene["names"]]
+    return [scene], [""]
+
+
+def sizes(scene: Scene) -> str:
+    """ "12 layers · 144 heads · decoder 600 tokens"."""
+    heads = sum(len(layer["heads"]) for layer in scene["layers"])
+    parts = [words.plural(len(scene["layers"]), "layer"), words.plural(heads, "head")]
+    parts += [f"{name} {words.plural(axis['length'], 'token')}" for name, axis in scene["axes"].items()]
+    if scene["batches"] > 1:
+        parts.append(f"sequence {scene['batch'] + 1} of {scene['batches']}")
+    return " · ".join(parts)
 
 
 @dataclass(frozen=True, eq=False)

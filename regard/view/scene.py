@@ -190,7 +190,8 @@ def _layer(trace: Trace, layer: Layer, batch: int, detail: Detail, shelf: Shelf)
     parts: dict[str, dict[str, Any]] = {"rows": {}, "keys": {}, "bins": {}, "tops": {}, "maps": {}}
     query, key = (trace.axes[name].axis for name in (layer.query_axis, layer.key_axis))
     row_band, key_band = (_band(axis.length, detail) for axis in (query, key))
-    for label, results in layer.results.items():
+    for label in (label for label in trace.statistics if label in layer.results):
+        results = layer.results[label]
         mine = {name: value if name == "shifts" else value[batch] for name, value in results.items()}
         shape = trace.statistics[label].shape
         if shape == "row":

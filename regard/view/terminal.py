@@ -40,8 +40,16 @@ def show(
     needed("rich", "drawing in the terminal")
     from rich.console import Console
 
-    scene = read.as_scene(given)
     console = console or Console(highlight=False)
+    for scene, name in zip(*read.scenes_of(given), strict=True):
+        if name:
+            console.print(_text((f"{name}  ", "bold reverse")), highlight=False, end=" ")
+        _show(scene, console, statistic, layer, head, links)
+
+
+def _show(
+    scene: Scene, console: Console, statistic: str | None, layer: int | None, head: int | None, links: int
+) -> None:
     coloured = console.color_system is not None and not console.no_color
     about = read.statistic(scene, statistic)
     parts = [heading(scene)]
@@ -58,11 +66,7 @@ def show(
 
 def heading(scene: Scene) -> Text:
     """Model, sizes and how the trace was made."""
-    heads = sum(len(layer["heads"]) for layer in scene["layers"])
-    axes = ", ".join(f"{name} {words.plural(axis['length'], 'token')}" for name, axis in scene["axes"].items())
-    sizes = f"{words.plural(len(scene['layers']), 'layer')}, {words.plural(heads, 'head')} · {axes}"
-    batch = f" · sequence {scene['batch'] + 1} of {scene['batches']}" if scene["batches"] > 1 else ""
-    return _text((words.visible(scene["model"] or "attention"), "bold"), (f"  {sizes}{batch}\n", "dim"))
+    return _text((words.visible(scene["model"] or "attention"), "bold"), (f"  {read.sizes(scene)}\n", "dim"))
 
 
 def head_grid(scene: Scene, about: dict[str, Any], width: int, coloured: bool) -> Text:
@@ -214,7 +218,9 @@ def strongest_links(scene: Scene, count: int, width: int) -> Text:
         ("strongest links", "bold"), ("  two of each head; without links to self, first and special tokens\n", "dim")
     )
     room = max(8, min(26, (width - 34) // 2))
-    ends = [[_end(scene, link, side, slot, room) for link in links] for side, slot in (("query", "row"), ("key", "key"))]
+    ends = [
+        [_end(scene, link, side, slot, room) for link in links] for side, slot in (("query", "row"), ("key", "key"))
+    ]
     fits = [min(room, max(map(_cells, column))) for column in ends]
     for link, row, key in zip(links, *ends, strict=True):
         name = read.head_name(scene, link["layer"], link["head"])

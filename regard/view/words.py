@@ -6,7 +6,10 @@ import math
 import unicodedata
 
 _KEPT_FORMAT = "\u200c\u200d"  # joiners: parts of Persian words and of emoji
-_SPELLED = {"\n": "↵", "\r": "␍", "\t": "⇥", "\x7f": "␡"}
+_SPELLED = {"\n": "↵", "\t": "⇥", "\x7f": "⟨DEL⟩"}
+_CONTROLS = (
+    "NUL SOH STX ETX EOT ENQ ACK BEL BS HT LF VT FF CR SO SI DLE DC1 DC2 DC3 DC4 NAK SYN ETB CAN EM SUB ESC FS GS RS US"
+).split()
 
 TITLES = {
     "entropy": "entropy",
@@ -15,7 +18,7 @@ TITLES = {
     "top": "mass of the top links",
     "mass": "row mass",
     "sink": "mass on first tokens",
-    "special": "mass on special tokens",
+    "special": "mass on specials",
     "distance": "mean distance",
     "distances": "mass by distance",
     "previous": "previous token",
@@ -60,7 +63,7 @@ def _spelled(character: str) -> str:
         return _SPELLED[character]
     code = ord(character)
     if code < 0x20:
-        return chr(0x2400 + code)
+        return f"⟨{_CONTROLS[code]}⟩"
     kind = unicodedata.category(character)
     hidden = kind in ("Cc", "Cs", "Zl", "Zp") or (kind == "Cf" and character not in _KEPT_FORMAT)
     return f"⟨U+{code:04X}⟩" if hidden else character

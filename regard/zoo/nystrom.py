@@ -25,6 +25,6 @@ CARDS = (
         memory="O(n d + m²)",
         attends="every token, through landmarks; signed weights; not causal",
         factory=nystrom,
-        example=lambda s: {"landmarks": 3},
+        example=lambda s: {"landmarks": min(3, s.queries, s.keys)},
     ),
 )

@@ -22,9 +22,14 @@ def dilated(*, width: int, step: int) -> Mechanism:
     return standard("dilated", DILATED, mask=masks.dilated(width, step))
 
 
-def sinks(*, width: int, count: int = 4) -> Mechanism:
+def sinks(*, count: int) -> Mechanism:
+    """The first `count` tokens alone, never the future."""
+    return standard("sinks", SINKS, mask=masks.sinks(count))
+
+
+def streaming(*, width: int, count: int = 4) -> Mechanism:
     """A window of `width` and the first `count` tokens, never the future."""
-    return standard("sinks", SINKS, mask=masks.window(width) | masks.sinks(count))
+    return standard("streaming", SINKS, mask=masks.window(width) | masks.sinks(count))
 
 
 CARDS = (
@@ -55,13 +60,25 @@ CARDS = (
     Card(
         name="sinks",
         family="masks",
-        line="A window plus the first tokens, where models park attention they do not need.",
+        line="The first tokens, where models park attention they do not need.",
+        equation="mask(i, j) = p_j < c and p_j <= p_i",
+        source=SINKS,
+        time="O(n c d)",
+        memory="O(n d), cache c",
+        attends="the first c tokens",
+        factory=sinks,
+        example=lambda s: {"count": 2},
+    ),
+    Card(
+        name="streaming",
+        family="masks",
+        line="A window plus the first tokens, so that a model streams on without end.",
         equation="mask(i, j) = 0 <= p_i - p_j < w or (p_j < c and p_j <= p_i)",
         source=SINKS,
         time="O(n (w + c) d)",
         memory="O(n d), cache w + c",
         attends="the last w tokens and the first c",
-        factory=sinks,
+        factory=streaming,
         example=lambda s: {"width": 2, "count": 1},
     ),
 )

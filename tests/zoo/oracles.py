@@ -60,8 +60,9 @@ def cells(x: Inputs, mask: Tensor | None = None) -> Tensor:
 
 def soft(s: Tensor, m: Tensor, extra: Tensor | float | None = None) -> Tensor:
     """e^s / (extra + Σ e^s) over the cells of m."""
-    top = s.masked_fill(~m, -1e300 if s.dtype == torch.float64 else -1e30).amax(-1, keepdim=True).clamp(min=-1e4)
-    e = (s - top).exp() * m
+    top = s.masked_fill(~m, -math.inf).amax(-1, keepdim=True)
+    top = top.where(m.any(-1, keepdim=True), 0.0)
+    e = (s - top).exp().where(m, 0.0)
     total = e.sum(-1, keepdim=True)
     if extra is not None:
         total = total + extra * (-top).exp()
@@ -293,7 +294,11 @@ def dilated(x: Inputs, width: int, step: int) -> Found:
     return masked(x, torch.isin(back(x), wanted))
 
 
-def sinks(x: Inputs, width: int, count: int) -> Found:
+def sinks(x: Inputs, count: int) -> Found:
+    return masked(x, (x.key_positions[:, None, None] < count) & (back(x) >= 0))
+
+
+def streaming(x: Inputs, width: int, count: int) -> Found:
     first = (x.key_positions[:, None, None] < count) & (back(x) >= 0)
     return masked(x, ((back(x) >= 0) & (back(x) < width)) | first)
 
@@ -348,6 +353,9 @@ def nsa(x: Inputs, w: Tensor, count: int, width: int, e: Tensor) -> Found:
     q, k, v = qkv(x)
     size, n = len(w), k.shape[2]
     whole = n // size
+    if not whole:
+        recent = masked(x, (back(x) >= 0) & (back(x) < width))[0]
+        return x.per_query["gates"][..., 1:].sum(-1, keepdim=True) * recent, None
     small_k = torch.stack([(w[:, None] * (k[:, :, m * size : (m + 1) * size] + e)).sum(2) for m in range(whole)], 2)
     small_v = torch.stack([(w[:, None] * v[:, :, m * size : (m + 1) * size]).sum(2) for m in range(whole)], 2)
     ends = x.key_positions[:, size - 1 : whole * size : size]
@@ -448,7 +456,7 @@ def _entmax_row(s: Tensor, alpha: Tensor) -> Tensor:
         return s
     z = (alpha - 1) * s.double()
     low, high = z.max() - 1, z.max()
-    for _ in range(200):
+    for _ in range(80):
         middle = (low + high) / 2
         total = ((z - middle).clamp(min=0) ** (1 / (alpha - 1))).sum()
         low, high = (middle, high) if total >= 1 else (low, middle)
@@ -574,6 +582,7 @@ def linear_recurrent(x: Inputs) -> Found:
 
 
 def _favor(x: Inputs, features: int) -> Tensor:
+    """log φ(q)·φ(k), in logarithms so that no exponential under- or overflows."""
     q, k, _ = qkv(x)
     width = q.shape[-1]
     generator = torch.Generator().manual_seed(0)
@@ -583,20 +592,16 @@ def _favor(x: Inputs, features: int) -> Tensor:
     ]
     lengths = torch.randn(features, width, dtype=torch.float64, generator=generator).norm(dim=1, keepdim=True)
     omega = (torch.cat(blocks)[:features] * lengths).to(q.dtype)
-
-    def phi(t: Tensor) -> Tensor:
-        t = t / width**0.25
-        return torch.exp(t @ omega.T - (t * t).sum(-1, keepdim=True) / 2) / math.sqrt(features)
-
-    return dots(phi(q), phi(k))
+    log_q, log_k = (t @ omega.T / width**0.25 - (t * t).sum(-1, keepdim=True) / math.sqrt(width) / 2 for t in (q, k))
+    return torch.logsumexp(log_q.unsqueeze(3) + log_k.unsqueeze(2), -1)
 
 
 def performer(x: Inputs, features: int) -> Found:
-    return _ratio(x, _favor(x, features))
+    return finish(x, _favor(x, features))
 
 
 def performer_recurrent(x: Inputs, features: int) -> Found:
-    return _ratio(x, _favor(x, features), back(x) >= 0)
+    return finish(x, _favor(x, features), back(x) >= 0)
 
 
 # ---- recurrences: token by token, as the papers write them, on matrices of states

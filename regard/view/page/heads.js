@@ -4,7 +4,7 @@ import { css, even, inkOn } from "./colour.js";
 import { byId, make } from "./dom.js";
 import { drawLegend } from "./legend.js";
 import { set, state } from "./state.js";
-import { number } from "./words.js";
+import { number, tag, twoPlaces } from "./words.js";
 
 export function drawHeads(picture) {
   const about = picture.statistic(state.statistic);
@@ -20,7 +20,8 @@ export function drawHeads(picture) {
       ...columns.map((head) => cell(picture, place, head, about, scale, wide)))
   );
   grid.replaceChildren(...top, ...lines);
-  byId("formula").textContent = about ? `${about.formula}  [${about.unit}]; here: ${about.head_title}, ${about.head_unit}` : "";
+  const same = about && about.title === about.head_title && about.unit === about.head_unit;
+  byId("formula").textContent = about ? `${about.formula}, in ${about.unit}${same ? "" : `; here: ${about.head_title}, in ${about.head_unit}`}` : "";
   if (scale) drawLegend(byId("grid-legend"), scale);
   readout(picture, state.layer, state.head);
 }
@@ -41,7 +42,7 @@ function cell(picture, place, head, about, scale, wide) {
   else {
     button.style.backgroundColor = css(scale.kind, scale.place(value));
     button.style.color = inkOn(scale.kind, scale.place(value));
-    if (wide) button.textContent = Math.abs(value) < 9.995 ? value.toFixed(2) : value.toFixed(Math.abs(value) < 99.95 ? 1 : 0);
+    if (wide) button.textContent = twoPlaces(value);
   }
   return button;
 }
@@ -101,7 +102,7 @@ export function drawLinks(picture) {
 function linkButton(picture, link) {
   const [row, key] = [["query", link.row], ["key", link.key]].map(([side, slot]) => picture.axis(link.layer, side).text[slot]);
   return make("button", { type: "button", onclick: () => set({ layer: link.layer, head: link.head, row: link.row, key: link.key }) },
-    make("span", { class: "pair" }, make("bdi", { text: row.trim() || row }), make("span", { class: "arrow", text: " ← " }), make("bdi", { text: key.trim() || key })),
+    make("span", { class: "pair" }, make("bdi", { text: tag(row, 24) }), make("span", { class: "arrow", text: " ← " }), make("bdi", { text: tag(key, 24) })),
     make("span", { text: number(link.weight) }),
     make("span", { class: "where", text: picture.headName(link.layer, link.head) }));
 }

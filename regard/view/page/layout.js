@@ -12,11 +12,11 @@ export function layoutOf(picture, cells, width, context) {
   context.font = font;
   const widest = (side, most) => {
     const texts = picture.axis(state.layer, side).text.slice(0, 400);
-    const longest = Math.max(18, ...texts.map((text) => context.measureText(tag(text, 24)).width));
+    const longest = Math.max(side === "query" ? 40 : 18, ...texts.map((text) => context.measureText(tag(text, 24)).width));
     return Math.min(most, longest) + 12;
   };
   const bar = cells.mass ? 26 : 0;
-  const side = 62, bottom = 52;
+  const side = narrow ? 64 : 84, bottom = 52;
   const left = widest("query", narrow ? 56 : 96) + bar, top = widest("key", narrow ? 56 : 84);
   const room = Math.max(80, width - left - side);
   const across = Math.min(room, cells.map.keys * LARGEST_CELL);

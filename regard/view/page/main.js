@@ -1,6 +1,7 @@
 // Wires the parts: the scene comes in, the selection changes, each part draws what changed.
 
 import { loadTables } from "./colour.js";
+import { drawThumbnails } from "./compare.js";
 import { byId, choice, make } from "./dom.js";
 import { drawHeads, drawLinks, drawStatistics, markHead } from "./heads.js";
 import { current, drawMap, fit, isZoomed, pan, redraw, reveal, slotsAt, zoom } from "./map.js";
@@ -12,6 +13,7 @@ import { colourStrips, drawStrips, stripsFit } from "./strip.js";
 import { plural } from "./words.js";
 
 let pictures = [];
+let names = null; // of the traces that are compared
 
 const picture = () => pictures[state.view];
 
@@ -35,7 +37,7 @@ async function start() {
 
 // What an address asks for, without what this scene does not have.
 function checked(wanted) {
-  const view = wanted.view in pictures ? wanted.view : 0, of = pictures[view];
+  const asked = wanted.view ?? state.view, view = asked in pictures ? asked : 0, of = pictures[view];
   const next = { ...state, ...wanted, view };
   if (!of.has(next.layer, next.head)) Object.assign(next, { layer: state.layer, head: state.head });
   if (!of.statistic(next.statistic)) next.statistic = of.scene.statistic;
@@ -56,16 +58,17 @@ function drawFrame(given) {
   byId("model").textContent = scene.model || "attention";
   byId("sizes").textContent = [plural(scene.layers.length, "layer"), plural(heads, "head"), ...axes, ...batch].join(" · ");
   byId("made").replaceChildren(...Object.entries(scene.made).flatMap(([name, value]) => [make("dt", { text: name }), make("dd", { text: typeof value === "string" ? value : JSON.stringify(value) })]));
-  const notices = [given.why, ...scene.dropped.map((said) => `To keep this page small, ${said}.`)].filter(Boolean);
-  if (notices.length) notice(notices.join(" "));
-  if (given.names) {
+  if (given.why) notice(`${given.why}.`);
+  byId("kept").textContent = scene.dropped.length ? `To keep this page small, ${scene.dropped.join("; ")}.` : "";
+  names = given.names || null;
+  if (names) {
     byId("views").hidden = false;
-    drawViews(given.names);
-    onChange((changed) => changed.has("view") && drawViews(given.names));
+    drawViews();
+    onChange((changed) => changed.has("view") && drawViews());
   }
 }
 
-const drawViews = (names) => choice(byId("views"), names.map((name, view) => [view, name, name]), state.view, (view) => set({ view }));
+const drawViews = () => choice(byId("views"), names.map((name, view) => [view, name, name]), state.view, (view) => set({ view }));
 
 function notice(text) {
   byId("notice").hidden = false;
@@ -80,7 +83,8 @@ function drawAll(keepView = false) {
   drawHead(picture());
   drawStrips(picture());
   drawRow(picture());
-  drawReadout(picture());
+  drawReadout(pictures, names);
+  drawThumbnails(pictures, names);
 }
 
 function update(changed) {
@@ -99,7 +103,8 @@ function update(changed) {
   if (!stripsFit(picture())) drawStrips(picture());
   else if (any("layer", "head", "row", "key", "hoverRow", "hoverKey", "scale")) colourStrips(picture());
   if (any("layer", "head", "row", "hoverRow")) drawRow(picture());
-  drawReadout(picture());
+  drawReadout(pictures, names);
+  if (any("layer", "head", "which", "scale", "hide", "special")) drawThumbnails(pictures, names);
 }
 
 // ---- input -------------------------------------------------------------------------------------------------------

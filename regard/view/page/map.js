@@ -7,7 +7,7 @@ import { layoutOf } from "./layout.js";
 import { drawMapWords } from "./mapwords.js";
 import { drawBottomTrack, drawHiddenMass, drawSideTrack } from "./tracks.js";
 import { shownKey, state } from "./state.js";
-import { tag } from "./words.js";
+import { tag, twoPlaces } from "./words.js";
 
 let drawn = null; // {picture, cells, image, layout}
 let view = null; // the part that is shown, in cells: {row, key, rows, keys}
@@ -122,7 +122,7 @@ function drawNumbers(context, { left, top, across, down }) {
       const x = left + (key + 0.5 - view.key) * w, y = top + (row + 0.5 - view.row) * h;
       if (x < left || x > left + across || y < top || y > top + down) continue;
       context.fillStyle = inkOn(scale.kind, scale.place(values[at], map.allowed[row]));
-      if (Math.abs(values[at]) >= 0.005) context.fillText(values[at].toFixed(2), x, y);
+      if (Math.abs(values[at]) >= 0.005) context.fillText(twoPlaces(values[at]), x, y);
     }
   }
 }
@@ -154,7 +154,7 @@ function drawLabels(context, layout, colours) {
 // Token text where a token has 10 pixels, else slot numbers at round steps.
 function eachLabel({ axis, cell, step }, begin, count, draw) {
   const perToken = step / cell;
-  if (cell === 1 && perToken >= 10) {
+  if (cell === 1 && perToken >= (axis.kind === "text" ? 10 : 14)) {
     for (let at = Math.floor(begin); at < Math.min(axis.length, begin + count); at++) {
       const middle = (at + 0.5 - begin) * step;
       if (middle >= 0 && middle <= count * step) draw(tag(axis.text[at], 24), middle, at);
@@ -231,12 +231,14 @@ export function slotsAt(x, y) {
   return { row: Math.min(row, lengths[0] - 1), key: Math.min(key, lengths[1] - 1) };
 }
 
-// Zoom by a factor around a point of the canvas (by default the middle).
+// Zoom by a factor around a point of the canvas, by default the locked pair, else the middle.
 export function zoom(factor, x = null, y = null) {
   if (!drawn || !drawn.layout) return;
   const { left, top, across, down } = drawn.layout, { map } = drawn.cells;
-  const fx = x === null ? 0.5 : Math.min(1, Math.max(0, (x - left) / across));
-  const fy = y === null ? 0.5 : Math.min(1, Math.max(0, (y - top) / down));
+  const share = (value) => Math.min(1, Math.max(0, value));
+  const selected = (slot, cell, begin, count) => (slot === null ? 0.5 : share(((slot + 0.5) / cell - begin) / count));
+  const fx = x === null ? selected(state.key ?? state.row, map.cell[1], view.key, view.keys) : share((x - left) / across);
+  const fy = y === null ? selected(state.row, map.cell[0], view.row, view.rows) : share((y - top) / down);
   const rows = Math.min(map.rows, Math.max(Math.min(4, map.rows), view.rows / factor));
   const keys = Math.min(map.keys, Math.max(Math.min(4, map.keys), view.keys / factor));
   place({ row: view.row + fy * (view.rows - rows), key: view.key + fx * (view.keys - keys), rows, keys });

@@ -50,9 +50,10 @@ function said(scene, { map, hidden, mass }) {
   return sentences.join(" ");
 }
 
-// The number under the pointer, or of the locked pair.
-export function drawReadout(picture) {
-  const row = state.hoverRow !== null ? state.hoverRow : shownRow(), key = shownKey(), holder = byId("map-readout");
+// The number under the pointer, or of the locked pair; of every trace where several are compared.
+export function drawReadout(pictures, names) {
+  const picture = pictures[state.view], holder = byId("map-readout");
+  const row = state.hoverRow !== null ? state.hoverRow : shownRow(), key = shownKey();
   const found = row === null || key === null ? null : picture.weight(state.layer, state.head, row, key, state.which);
   if (!found) {
     holder.textContent = row === null ? "Point at a cell for its weight; click to lock its row." : "";
@@ -62,5 +63,12 @@ export function drawReadout(picture) {
   const one = found.cell[0] * found.cell[1] === 1;
   const of = one ? "" : ` (${state.which === "max" ? "largest" : "mean"} of the cell's ${found.cell[0]} × ${found.cell[1]} pairs)`;
   const value = found.seen ? about(found.value, found.exact) + of : "not visible to this query";
-  holder.replaceChildren(make("bdi", { text: query }), make("span", { class: "arrow", text: " → " }), make("bdi", { text: target }), ": ", make("b", { text: value }));
+  const others = names && found.seen ? pictures.map((other, view) => (view === state.view ? null : inOther(other, names[view], row, key))) : [];
+  holder.replaceChildren(make("bdi", { text: query }), make("span", { class: "arrow", text: " → " }), make("bdi", { text: target }), ": ", make("b", { text: value }), ...others.filter(Boolean));
+}
+
+function inOther(picture, name, row, key) {
+  if (!picture.has(state.layer, state.head) || picture.scene.axes[picture.layer(state.layer).query].length <= row) return null;
+  const found = picture.axis(state.layer, "key").length > key ? picture.weight(state.layer, state.head, row, key, state.which) : null;
+  return found && make("span", { class: "hint", text: `   ${name}: ${about(found.value, found.exact)}` });
 }

@@ -4,6 +4,8 @@ import { byId, make, makeSvg } from "./dom.js";
 import { set, shownRow, state } from "./state.js";
 import { about, number, percent, tag } from "./words.js";
 
+const LEAST_REST = 1e-6; // below it lies the rounding of float32 sums
+
 export function drawRow(picture) {
   const row = shownRow(), body = byId("row-body");
   if (row === null || row >= picture.axis(state.layer, "query").length) {
@@ -27,8 +29,8 @@ function linkBars(picture, row) {
   const most = Math.max(signed ? 1e-9 : 1, ...found.links.map((link) => Math.abs(link.weight)));
   const bars = found.links.flatMap((link) => bar(
     make("button", { type: "button", class: "who", title: `${axis.text[link.key]} (${link.key})`, text: tag(axis.text[link.key]), onclick: () => set({ row: link.row, key: link.key }) }),
-    Math.abs(link.weight) / most, about(link.weight, found.exact), "", `key ${link.key}${found.band > 1 ? ` from row ${link.row}` : ""}`));
-  if (found.rest !== null && (found.rest > 0 || signed)) bars.push(...bar(make("span", { class: "who", text: "elsewhere" }), Math.abs(found.rest) / most, about(found.rest, found.exact), "rest"));
+    Math.abs(link.weight) / most, about(link.weight, found.exact), link.weight < 0 ? "minus" : "", `key ${link.key}${found.band > 1 ? ` from row ${link.row}` : ""}`));
+  if (found.rest !== null && Math.abs(found.rest) >= LEAST_REST) bars.push(...bar(make("span", { class: "who", text: "elsewhere" }), Math.abs(found.rest) / most, about(found.rest, found.exact), "rest"));
   const begin = Math.floor(row / found.band) * found.band;
   const title = signed ? "Largest changes" : found.band > 1 ? `Strongest links of rows ${begin} to ${begin + found.band - 1}` : "Looks at";
   if (!bars.length) return [make("h3", { text: title }), make("p", { class: "hint", text: "Nothing: every weight of this row is 0." })];
@@ -55,23 +57,27 @@ function rowNumbers(picture, row) {
 }
 
 export function drawHead(picture) {
-  const body = byId("head-body"), lines = [];
+  const body = byId("head-body"), lines = [], undefinedHere = Object.entries(picture.layer(state.layer).undefined);
   for (const statistic of picture.scene.statistics) {
     const value = picture.summary(statistic.label, state.layer, state.head);
-    const why = picture.layer(state.layer).undefined[statistic.label];
     if (value !== null) lines.push(make("dt", { text: statistic.head_title, title: statistic.formula }), make("dd", { text: number(value), "data-summary": statistic.label }), make("dd", { class: "unit", text: statistic.head_unit }));
-    else if (why) lines.push(make("dt", { text: statistic.head_title, title: why }), make("dd", { text: "–", title: why }), make("dd", { class: "unit" }));
   }
   const bins = picture.bins(state.layer, state.head);
   body.replaceChildren(
     make("h3", { text: `Head ${picture.headName(state.layer, state.head)}` }),
     make("dl", { class: "numbers" }, ...lines),
-    ...(bins ? [make("h3", { text: picture.scene.signed ? "Mass by distance, difference" : "Mass by distance" }), histogram(bins)] : [])
+    ...(undefinedHere.length ? [unsaid(undefinedHere)] : []),
+    ...(bins ? [make("h3", { text: picture.scene.signed ? "Mass by distance, difference" : "Mass by distance" }), histogram(bins, picture.scene.signed)] : [])
   );
 }
 
+function unsaid(entries) {
+  const lines = entries.map(([, why]) => make("p", { class: "hint", text: why }));
+  return make("details", { class: "hint" }, make("summary", { text: `${entries.length} without meaning here` }), ...lines);
+}
+
 // Bin 0 is distance 0, bin b is 2^(b-1) ≤ distance < 2^b.
-function histogram(bins) {
+function histogram(bins, signed) {
   const last = Math.max(3, bins.reduce((most, share, bin) => (share !== 0 ? bin : most), 0) + 1);
   const most = bins.reduce((top, share) => Math.max(top, Math.abs(share)), 1e-9), step = 280 / last;
   const shapes = [];
@@ -79,7 +85,7 @@ function histogram(bins) {
     const height = (52 * Math.abs(bins[bin])) / most;
     const name = bin < 2 ? String(bin) : `${2 ** (bin - 1)}`;
     const range = bin < 2 ? name : `${2 ** (bin - 1)} to ${2 ** bin - 1}`;
-    shapes.push(makeSvg("rect", { x: bin * step + 1, y: 54 - height, width: Math.max(1, step - 2), height, rx: 1.5 }, makeSvg("title", { text: `distance ${range}: ${percent(bins[bin])}` })));
+    shapes.push(makeSvg("rect", { x: bin * step + 1, y: 54 - height, width: Math.max(1, step - 2), height, rx: 1.5, class: signed && bins[bin] > 0 ? "plus" : null }, makeSvg("title", { text: `distance ${range}: ${percent(bins[bin])}` })));
     if (step >= 22 || bin % 2 === 0) shapes.push(makeSvg("text", { x: bin * step + step / 2, y: 66, "text-anchor": "middle", text: name }));
   }
   return makeSvg("svg", { class: "histogram", viewBox: "0 0 280 70", role: "img", "aria-label": "Share of the head's mass by distance between query and key" }, ...shapes);

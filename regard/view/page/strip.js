@@ -39,7 +39,7 @@ function strip(picture, side, role, same) {
   }
   const inner = axis.kind === "patches" && axis.grid ? patches(axis, buttons) : flow(axis, buttons, begin, end);
   const label = role ? make("span", { class: "role", text: role }) : null;
-  return { element: make("div", { class: "strip" }, label, inner), inner, buttons };
+  return { element: make("div", { class: role ? "strip one-of-two" : "strip" }, label, inner), inner, buttons };
 }
 
 function token(axis, slot, kind, side, same) {
@@ -66,7 +66,7 @@ function flow(axis, buttons, begin, end) {
 function patches(axis, buttons) {
   const [rows, columns] = axis.grid, others = make("div", { class: "others" }), square = make("div", { class: "square" });
   const lead = axis.length - rows * columns;
-  const side = Math.max(8, Math.min(30, Math.floor(210 / rows)));
+  const side = Math.max(8, Math.min(30, Math.floor(232 / rows)));
   square.style.gridTemplateColumns = `repeat(${columns}, ${side}px)`;
   square.style.gridAutoRows = `${side}px`;
   for (const [slot, button] of buttons) {
@@ -79,7 +79,7 @@ function patches(axis, buttons) {
       square.append(button);
     }
   }
-  return make("div", { class: "patches" }, square, others);
+  return make("div", { class: "patches" }, others, square);
 }
 
 // Colours, marks and arcs for the selection; cheap enough for every hover.
@@ -94,10 +94,13 @@ export function colourStrips(picture) {
   drawArcs(picture, row);
 }
 
+// A token at the bottom of a ramp stays plain text; squares of an image are always painted.
 function paint(button, about, slot) {
   const value = about.value(slot);
-  button.style.backgroundColor = value === null ? "" : css(about.scale.kind, about.scale.place(value, about.allowed));
-  button.style.color = value === null ? "" : inkOn(about.scale.kind, about.scale.place(value, about.allowed));
+  const place = value === null ? null : about.scale.place(value, about.allowed);
+  const plain = place === null || (place < 0.02 && about.scale.kind === "sequential" && !button.classList.contains("patch"));
+  button.style.backgroundColor = plain ? "" : css(about.scale.kind, place);
+  button.style.color = plain ? "" : inkOn(about.scale.kind, place);
 }
 
 function mark(part, name, slot) {
@@ -160,9 +163,9 @@ function drawArcs(picture, row) {
 function arc(from, to, origin, share) {
   const [a, b] = [from, to].map((button) => button.getClientRects()[0] || button.getBoundingClientRect());
   const start = [a.left + a.width / 2 - origin.left, a.top - origin.top], end = [b.left + b.width / 2 - origin.left, b.top - origin.top];
-  const level = Math.abs(start[1] - end[1]) < 6;
+  const level = drawn.same && Math.abs(start[1] - end[1]) < 6;
   const lift = level ? Math.min(19, 7 + Math.abs(start[0] - end[0]) * 0.06) * 1.33 : 16;
-  const d = level || drawn.same
+  const d = drawn.same
     ? `M ${start} C ${start[0]} ${start[1] - lift}, ${end[0]} ${end[1] - lift}, ${end}`
     : `M ${start[0]} ${a.bottom - origin.top} C ${start[0]} ${a.bottom - origin.top + 26}, ${end[0]} ${end[1] - 26}, ${end}`;
   return makeSvg("path", { d, "stroke-width": (0.8 + 3.4 * share).toFixed(2), "stroke-opacity": (0.25 + 0.7 * share).toFixed(2) });

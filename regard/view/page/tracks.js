@@ -25,13 +25,14 @@ export function drawSideTrack(context, layout, view, { picture, cells }, colours
   each(track, first, view.rows * cells.map.cell[0], (value, slot) => {
     const width = (Math.abs(value) / most) * room;
     const y = top + (slot - first) * perToken, height = Math.max(0.6, track.band * perToken - gap(track.band * perToken));
-    context.fillStyle = value < 0 ? colours.mark : colours.accent;
+    context.fillStyle = picture.scene.signed && value > 0 ? colours.mark : colours.accent;
     context.globalAlpha = lit(state.row === null ? state.hoverRow : state.row, slot, track.band) ? 1 : 0.55;
     context.fillRect(begin, y, width, height);
   });
   context.restore();
-  caption(context, layout, colours, short(picture, label), begin, top - 17, "left");
-  caption(context, layout, colours, `0…${number(most)}`, begin, top - 6, "left");
+  const edge = left + across + side;
+  caption(context, layout, colours, short(picture, label), edge, top - 19, "right");
+  caption(context, layout, colours, `${picture.scene.signed ? "±" : "0…"}${number(most)}`, edge, top - 7, "right");
 }
 
 export function drawBottomTrack(context, layout, view, { picture, cells }, colours) {
@@ -50,13 +51,13 @@ export function drawBottomTrack(context, layout, view, { picture, cells }, colou
   each(track, first, view.keys * cells.map.cell[1], (value, slot) => {
     const height = (Math.abs(value) / most) * room;
     const x = left + (slot - first) * perToken, width = Math.max(0.6, track.band * perToken - gap(track.band * perToken));
-    context.fillStyle = value < 0 ? colours.mark : colours.accent;
+    context.fillStyle = picture.scene.signed && value > 0 ? colours.mark : colours.accent;
     context.globalAlpha = lit(state.hoverKey === null ? state.key : state.hoverKey, slot, track.band) ? 1 : 0.55;
     context.fillRect(x, begin, width, height);
   });
   context.restore();
   caption(context, layout, colours, short(picture, label), left - 6, begin + 7, "right");
-  caption(context, layout, colours, `0…${number(most)}`, left - 6, begin + 20, "right");
+  caption(context, layout, colours, `${picture.scene.signed ? "±" : "0…"}${number(most)}`, left - 6, begin + 20, "right");
 }
 
 // What the hidden keys hold of each row, so that nothing is hidden silently.

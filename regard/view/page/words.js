@@ -17,6 +17,13 @@ export function tag(text, width = Infinity) {
   return letters.length <= width ? short : letters.slice(0, Math.max(1, width - 1)).join("") + "…";
 }
 
+// For a cell of a grid: at most five characters, never a negative zero.
+export function twoPlaces(value) {
+  const size = Math.abs(value);
+  if (size < 0.005) return "0.00";
+  return value.toFixed(size < 9.995 ? 2 : size < 99.95 ? 1 : 0);
+}
+
 export const plural = (count, noun) => `${count.toLocaleString("en")} ${noun}${count === 1 ? "" : "s"}`;
 
 export const percent = (share) => `${number(100 * share)} %`;
