@@ -14,11 +14,7 @@ import torch
 from torch import Tensor
 
 from regard import ranges
-<<<<<<< HEAD
-from regard.mechanism import Inputs, Mask, encode_mask, ranges_of, require_positions
-=======
-from regard.mechanism import Inputs, Mask, ranges_of, reads_positions, require_positions
->>>>>>> tests
+from regard.mechanism import Inputs, Mask, encode_mask, ranges_of, reads_positions, require_positions
 from regard.parts.noise import mixed_bits
 from regard.ranges import Ranges
 
