@@ -115,7 +115,9 @@ class HeadMap:
             page.text(x, y + 0.6, "no map: the overview was not watched, or there are no tokens", colour=SOFT)
             return
         left, top = x + LABEL, y + TITLE + self.top
-        place, table, ticks, said = ramp_of(self.scene["signed"], self.map.values, self.scene["axes"][self.about["key"]]["length"])
+        place, table, ticks, said = ramp_of(
+            self.scene["signed"], self.map.values, self.scene["axes"][self.about["key"]]["length"]
+        )
         cells = colour.of(table, place)
         seen = self.map.count > 0
         cells[~seen] = _bytes(SUNK)
@@ -219,7 +221,12 @@ class Patches:
         if received is not None and received[1] == 1:
             self.pictures.append(("received by each patch", received[0][lead:].reshape(rows, columns)))
         found = read.map_of(scene, layer, head)
-        if lead and found is not None and found.exact and scene["layers"][layer]["query"] == scene["layers"][layer]["key"]:
+        if (
+            lead
+            and found is not None
+            and found.exact
+            and scene["layers"][layer]["query"] == scene["layers"][layer]["key"]
+        ):
             first = drawable(words.tag(axis["text"][0], 20))
             self.pictures.append((f"where {first} looks", found.values[0, lead:].reshape(rows, columns)))
         self.side = 2.0
@@ -264,7 +271,7 @@ def _numbers(axes: Any, values: Any, where: Any, cells: Any, least: float) -> No
         value = values[row, column]
         if abs(value) < least:
             continue
-        ink = colour.ink_on(tuple(int(x) for x in cells[row, column]))
+        ink = colour.ink_on([int(x) for x in cells[row, column]])
         text = words.two_places(value)
         style = {"fontsize": 6.5, "ha": "center", "va": "center", "color": tuple(x / 255 for x in ink)}
         axes.text(column, row, text, parse_math=False, **style)

@@ -218,7 +218,9 @@ def strongest_links(scene: Scene, count: int, width: int) -> Text:
         ("strongest links", "bold"), ("  two of each head; without links to self, first and special tokens\n", "dim")
     )
     room = max(8, min(26, (width - 34) // 2))
-    ends = [[_end(scene, link, side, slot, room) for link in links] for side, slot in (("query", "row"), ("key", "key"))]
+    ends = [
+        [_end(scene, link, side, slot, room) for link in links] for side, slot in (("query", "row"), ("key", "key"))
+    ]
     fits = [min(room, max(map(_cells, column))) for column in ends]
     for link, row, key in zip(links, *ends, strict=True):
         name = read.head_name(scene, link["layer"], link["head"])
@@ -268,5 +270,5 @@ def _hex(rgb: Any) -> str:
 
 
 def _style(rgb: Any, text: bool = False) -> str:
-    ink = f"{_hex(colour.ink_on(tuple(int(x) for x in rgb)))} " if text else ""
+    ink = f"{_hex(colour.ink_on([int(x) for x in rgb]))} " if text else ""
     return f"{ink}on {_hex(rgb)}"

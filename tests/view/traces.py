@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+from functools import lru_cache
+
 import torch
 from torch import Tensor
 
@@ -107,18 +110,23 @@ def head_scores(kind: str, rows: int, keys: int, ids: Tensor, generator: torch.G
 KINDS = ("uniform", "local", "sink", "previous", "induction", "sink")
 
 
-def decoder(
+def decoder(*sizes: int, text: list[str] | None = None, **options: int) -> Trace:
+    """A causal decoder whose heads are of known kinds; the second half of the tokens repeats the first."""
+    return copy.copy(_decoder(*sizes, text=None if text is None else tuple(text), **options))
+
+
+@lru_cache(maxsize=64)
+def _decoder(
     length: int = 12,
     layers: int = 4,
     heads: int = 6,
     *,
     batch: int = 1,
     padding: int = 0,
-    text: list[str] | None = None,
+    text: tuple[str, ...] | None = None,
     resolution: int = 128,
     seed: int = 0,
 ) -> Trace:
-    """A causal decoder whose heads are of known kinds; the second half of the tokens repeats the first."""
     generator = torch.Generator().manual_seed(seed)
     half = torch.randint(1, 10 * length, (-(-length // 2),), generator=generator)
     ids = torch.cat([half, half])[:length]
