@@ -105,6 +105,7 @@ def _model_and_input(model: str | None, given: str | None) -> tuple[str | None, 
 def _seen(
     model: str | None, inputs: list[str], *, norm: bool, resolution: int, top: int, **options: Any
 ) -> list[Trace]:
+    from huggingface_hub.utils import logging as hub_logging
     from transformers.utils import logging
 
     from regard.hf.inputs import read_input
@@ -116,6 +117,7 @@ def _seen(
         raise UserError(f"--resolution and --top are at least 1, got {min(resolution, top)}; give a larger number")
     logging.disable_progress_bar()
     logging.set_verbosity_error()
+    hub_logging.set_verbosity_error()
     warnings.simplefilter("ignore")
     watch = list(standard(resolution, top))
     watch += [s.norm() for s in watch if norm and s.name not in ("entropy", "span", "mass")]
@@ -195,7 +197,11 @@ def _write(path: Path, traces: list[Trace], stat: str | None, head: tuple[int, i
     else:
         from regard.view.image import image
 
-        write_whole(path, image(drawn, path.suffix[1:], statistic=stat, head=head))
+        if not alone:
+            if not drawn["aligned"]:
+                raise UserError(f"{drawn['why']}; write an html page instead, which shows them side by side")
+            drawn = drawn["scenes"][-1]
+        write_whole(path, image(drawn, path.suffix[1:], statistic=stat, heads=[] if head is None else [head]))
 
 
 def _writable(path: Path) -> Path:
@@ -228,6 +234,28 @@ def _layer_head(given: str | None) -> tuple[int, int] | None:
     if not layer.isdigit() or not head.isdigit():
         raise UserError(f"--head takes layer.head such as 3.1, not {given!r}")
     return int(layer), int(head)
+
+
+bench = typer.Typer(help="Benchmarks, each against its peers in one run.", no_args_is_help=True)
+app.add_typer(bench, name="bench")
+
+
+@bench.command("see")
+def bench_see(
+    tokens: Annotated[str, typer.Option(help="Input lengths, such as 1024,4096.")] = "1024,4096",
+    repeats: Annotated[int, typer.Option(help="Times each is measured; medians are reported.")] = 3,
+    backend: Annotated[str, typer.Option(help="What computes the watched model's output.")] = "model",
+    plot: Annotated[Path | None, typer.Option(help="Write a plot to this png or svg.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """What watching every layer and head costs, against plain sdpa and against eager attention with its weights."""
+    from regard.bench import see as bench
+
+    target = None if plot is None else _writable(plot)
+    result = bench.run(_numbers(tokens, "--tokens") or [], repeats, backend, lambda line: print(line, file=sys.stderr))
+    if target is not None:
+        bench.plot(result, target)
+    print(json.dumps(result) if as_json else "\n".join(" | ".join(line) for line in bench.table(result)))
 
 
 def main() -> None:

@@ -122,6 +122,8 @@ class Score(Protocol):
     """One term. The first of a mechanism receives scores=None. Returns [B,H,Tq,Tk], at least float32, never -inf.
 
     An optional attribute `scratch_per_pair` (numbers needed per query-key pair, default 1) bounds a strip's rows.
+    Any part but a mask or a prepare says with `reads_positions = True` that its answer depends on positions. A term
+    whose core form leaves out what is the same for a whole row says `core_shifts_rows = True`.
     """
 
     def __call__(self, scores: Tensor | None, tile: Tile) -> Tensor: ...
@@ -149,7 +151,11 @@ class Normaliser(Protocol):
 
 
 class Adjust(Protocol):
-    """Weights [B,H,Tq,Tk] -> weights [B,H',Tq,Tk]. scope "pair" is elementwise, "heads" mixes all heads."""
+    """Weights [B,H,Tq,Tk] -> weights [B,H',Tq,Tk]. scope "pair" is elementwise, "heads" mixes all heads.
+
+    Optional attributes: `kind`, what the weights are afterwards; `unwatched = True` for noise of training (dropout):
+    such a part acts on the output, and the weights that are shown are those before it.
+    """
 
     @property
     def scope(self) -> Literal["pair", "heads"]: ...
@@ -216,10 +222,54 @@ def _tensors_of(record: Any, path: str) -> list[tuple[str, Tensor]]:
 
 
 def prepared(mechanism: Mechanism, x: Inputs) -> Inputs:
-    """The inputs after every prepare part, in order."""
-    for part in mechanism.prepare:
-        x = part(x)
+    """The inputs after every prepare part, in order; what invalid keys hold is replaced by zeros first."""
+    if mechanism.prepare:
+        x = without_invalid(x)
+    for prepare in mechanism.prepare:
+        x = prepare(x)
+    for part in (*mechanism.score, mechanism.normaliser, *mechanism.adjust, mechanism.mix):
+        if getattr(part, "reads_positions", False):
+            require_positions(x, type(part).__name__)
     return x
+
+
+def without_invalid(x: Inputs) -> Inputs:
+    """The inputs with what invalid slots (padding, stale pages) hold zeroed, NaN included."""
+    if x.key_valid is None:
+        return x
+    keep = x.key_valid[:, None, :, None]
+    extras = {
+        name: torch.where(x.key_valid.view(x.key_valid.shape[0], 1, -1, *[1] * (extra.ndim - 3)), extra, 0)
+        for name, extra in x.per_key.items()
+    }
+    v = None if x.v is None else torch.where(keep, x.v, 0)
+    return x.replace(k=torch.where(keep, x.k, 0), v=v, per_key=extras)
+
+
+def adjusted(mechanism: Mechanism, weights: Tensor, tile: Tile) -> Tensor:
+    """The weights after every adjust but those that are noise of training."""
+    for adjust in mechanism.adjust:
+        if not getattr(adjust, "unwatched", False):
+            weights = adjust(weights, tile)
+    return weights
+
+
+def mixed(mechanism: Mechanism, weights: Tensor, tile: Tile) -> Tensor:
+    """The output of a tile from its adjusted weights, the noise of training applied first. [B,H',Tq,Dv]."""
+    assert mechanism.mix is not None
+    for adjust in mechanism.adjust:
+        if getattr(adjust, "unwatched", False):
+            weights = adjust(weights, tile)
+    return mechanism.mix(weights, tile)
+
+
+def weight_kind(mechanism: Mechanism) -> WeightKind:
+    """What the weights that are shown are: the last adjust that changes their kind decides, else the normaliser."""
+    kind = mechanism.normaliser.kind
+    for adjust in mechanism.adjust:
+        if not getattr(adjust, "unwatched", False):
+            kind = getattr(adjust, "kind", kind)
+    return kind
 
 
 def scores(mechanism: Mechanism, tile: Tile) -> Tensor:
@@ -281,6 +331,9 @@ def lower(mechanism: Mechanism, x: Inputs) -> core.Plan | core.Refusal:
     softmax = mechanism.normaliser.core(x) if isinstance(mechanism.normaliser, HasCore) else None
     if not isinstance(softmax, core.Softmax):
         return core.Refusal(type(mechanism.normaliser).__name__, "is not a softmax")
+    shifting = [type(part).__name__ for part in mechanism.score if getattr(part, "core_shifts_rows", False)]
+    if shifting and softmax.sink is not None:
+        return core.Refusal(shifting[0], "shifts whole rows in its core form, which a softmax with a sink would notice")
     mix = mechanism.mix.core(x) if isinstance(mechanism.mix, HasCore) else None
     if mechanism.mix is not None and not isinstance(mix, core.WeightedSum):
         return core.Refusal(type(mechanism.mix).__name__, "is not a plain weighted sum")
@@ -333,7 +386,7 @@ def inputs(
     )
 
 
-NO_POSITION = -(1 << 62)  # a query whose position nobody gave; reading it is an error, see `require_positions`
+NO_POSITION = -(1 << 62)  # a token whose position nobody gave; reading it is an error, see `require_positions`
 
 
 def reads_positions(mask: Mask) -> bool:
@@ -342,7 +395,12 @@ def reads_positions(mask: Mask) -> bool:
 
 
 def require_positions(x: Inputs, part: str) -> None:
-    """Raise unless the queries' positions are known."""
+    """Raise unless the positions of queries and keys are known."""
+    if x.key_axis == "slots" and x.key_positions.numel() and int(x.key_positions.flatten()[0]) == NO_POSITION:
+        raise ValueError(
+            f"{part} reads positions, and the keys here are slots, not tokens of the sequence: they have none; "
+            "use full, or a mechanism whose keys are tokens"
+        )
     if x.query_positions.numel() and int(x.query_positions.flatten()[0]) == NO_POSITION:
         raise ValueError(
             f"{part} reads positions, and {x.q.shape[2]} queries on {x.k.shape[2]} keys do not say theirs: "

@@ -110,18 +110,18 @@ def from_key_flags(flags: Tensor, num_queries: int) -> Ranges:
     return Ranges(runs.start.expand(shape), runs.stop.expand(shape), flags.shape[1])
 
 
-def from_dense(allowed: Tensor) -> Ranges:
+def from_dense(allowed: Tensor, max_runs: int | None = MAX_RUNS) -> Ranges:
     """Run-length encode bool [batch or 1, heads or 1, queries, keys], exactly.
 
-    Raises TooManyRuns when a row has more than 64 intervals.
+    Raises TooManyRuns when a row has more than max_runs intervals (None: no limit).
     """
     num_keys = allowed.shape[3]
     padded = torch.nn.functional.pad(allowed, (1, 1))
     rises = ~padded[..., :-1] & padded[..., 1:]
     falls = padded[..., :-1] & ~padded[..., 1:]
     runs = int(rises.sum(-1).amax()) if rises.numel() else 0
-    if runs > MAX_RUNS:
-        raise TooManyRuns(f"a row of the mask has {runs} separate intervals of keys; at most {MAX_RUNS} are supported")
+    if max_runs is not None and runs > max_runs:
+        raise TooManyRuns(f"a row of the mask has {runs} separate intervals of keys; at most {max_runs} are supported")
     shape = (*allowed.shape[:3], max(runs, 1))
     start = torch.full(shape, num_keys, dtype=torch.int32, device=allowed.device)
     stop = start.clone()
@@ -132,14 +132,20 @@ def from_dense(allowed: Tensor) -> Ranges:
     return Ranges(start, stop, num_keys)
 
 
-def encode(predicate: Callable[[int, int], Tensor], num_queries: int, num_keys: int, cells_per_row: int = 1) -> Ranges:
+def encode(
+    predicate: Callable[[int, int], Tensor],
+    num_queries: int,
+    num_keys: int,
+    cells_per_row: int = 1,
+    max_runs: int | None = MAX_RUNS,
+) -> Ranges:
     """Ranges of any mask, one strip of rows at a time.
 
     predicate(begin, end) gives bool [batch or 1, heads or 1, end - begin, keys] for the queries begin … end-1;
     cells_per_row is batch × heads of what it returns, used to bound a strip's memory.
     """
     rows = max(1, STRIP_BYTES // max(1, num_keys * cells_per_row * 8))
-    strips = [from_dense(predicate(i, min(i + rows, num_queries))) for i in range(0, num_queries, rows)]
+    strips = [from_dense(predicate(i, min(i + rows, num_queries)), max_runs) for i in range(0, num_queries, rows)]
     width = max(s.start.shape[3] for s in strips)
     pads = [torch.nn.functional.pad(s.start, (0, width - s.start.shape[3]), value=num_keys) for s in strips]
     ends = [torch.nn.functional.pad(s.stop, (0, width - s.stop.shape[3]), value=num_keys) for s in strips]

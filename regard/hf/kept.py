@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from regard.mechanism import Inputs, Mechanism
-from regard.run.attention import rectangle
+from regard.run.strips import rectangle
 
 
 @dataclass(eq=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -276,7 +277,7 @@ class Session:
         return value_norms(call.v, projection, num_heads)[:, heads]
 
     def _note_problems(self, place: Place, call: Call, view: View, rows: slice) -> None:
-        if not bool(torch.isfinite(call.q).all() and torch.isfinite(call.k).all()):
+        if not all(math.isfinite(float(t.sum(dtype=torch.float32))) for t in (call.q, call.k)):
             self.problems.append(f"layer {place.name} has NaN or infinite queries or keys; check the model's weights")
         empty = (call.allowed.counts() == 0).any(1) & view.query.valid[:, rows]
         if bool(empty.any()):

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from regard import ranges
 from regard.mechanism import Inputs, Mask, ranges_of, require_positions
+from regard.parts.noise import mixed_bits
 from regard.ranges import Ranges
 
 
@@ -171,6 +172,180 @@ class Documents(Combinable):
         return "documents"
 
 
+@dataclass(frozen=True)
+class Every(Combinable):
+    """(p_i - p_j) mod step = 0: every step-th key (strided attention: Child 2019, section 4.2; dilation)."""
+
+    step: int
+
+    def __post_init__(self) -> None:
+        if self.step < 1:
+            raise ValueError(f"every({self.step}): a step is at least 1 token")
+
+    def __call__(self, batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        return (query - key) % self.step == 0
+
+    def __str__(self) -> str:
+        return f"every({self.step})"
+
+
+@dataclass(frozen=True)
+class Summary(Combinable):
+    """p_j mod size >= size - count: the last `count` keys of each chunk (fixed attention: Child 2019, section 4.2)."""
+
+    size: int
+    count: int
+    reads_positions: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.count <= self.size:
+            raise ValueError(f"summary({self.size}, {self.count}): between 1 key and the whole chunk")
+
+    def __call__(self, batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        return (key % self.size >= self.size - self.count) & (query == query)
+
+    def __str__(self) -> str:
+        return f"summary({self.size}, {self.count})"
+
+
+@dataclass(frozen=True)
+class GlobalTokens(Combinable):
+    """p_i < count or p_j < count: the first tokens see all and are seen by all (Beltagy 2020, section 3)."""
+
+    count: int
+
+    def __post_init__(self) -> None:
+        if self.count < 1:
+            raise ValueError(f"global_tokens({self.count}): at least 1 token")
+
+    def __call__(self, batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        return (key < self.count) | (query < self.count)
+
+    def ranges(self, x: Inputs) -> Ranges | None:
+        require_positions(x, str(self))
+        if not _sorted(x.key_positions):
+            return None
+        limit = torch.full_like(x.query_positions, self.count)
+        stop = _first(x.key_positions, limit).masked_fill(x.query_positions < self.count, x.k.shape[2])
+        return ranges.between(torch.zeros_like(stop)[:, None], stop[:, None], x.k.shape[2])
+
+    def __str__(self) -> str:
+        return f"global_tokens({self.count})"
+
+
+@dataclass(frozen=True)
+class NearBlocks(Combinable):
+    """|⌊p_i / size⌋ - ⌊p_j / size⌋| <= reach: a band of blocks (Zaheer 2020, section 2)."""
+
+    size: int
+    reach: int
+
+    def __post_init__(self) -> None:
+        if self.size < 1 or self.reach < 0:
+            raise ValueError(
+                f"near_blocks({self.size}, {self.reach}): blocks of at least 1 token, a reach of at least 0"
+            )
+
+    def __call__(self, batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        return self._block(query).sub(self._block(key)).abs() <= self.reach
+
+    def ranges(self, x: Inputs) -> Ranges | None:
+        require_positions(x, str(self))
+        if not _sorted(x.key_positions):
+            return None
+        begin = (self._block(x.query_positions) - self.reach) * self.size
+        start = _first(x.key_positions, begin)
+        stop = _first(x.key_positions, begin + (2 * self.reach + 1) * self.size)
+        return ranges.between(start[:, None], stop[:, None], x.k.shape[2])
+
+    def _block(self, positions: Tensor) -> Tensor:
+        return positions.div(self.size, rounding_mode="floor")
+
+    def __str__(self) -> str:
+        return f"near_blocks({self.size}, {self.reach})"
+
+
+@dataclass(frozen=True)
+class RandomBlocks(Combinable):
+    """Each block of queries sees `count` random blocks of keys, drawn per head from `seed` (Zaheer 2020, section 2).
+
+    size: tokens per block; length: tokens of the sequence, beyond which nothing is drawn.
+    """
+
+    size: int
+    count: int
+    length: int
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.size < 1 or not 1 <= self.count <= self.blocks:
+            raise ValueError(
+                f"{self}: blocks hold at least 1 token, and 1 to {max(self.blocks, 1)} of them can be drawn"
+            )
+
+    @property
+    def blocks(self) -> int:
+        return -(-self.length // max(self.size, 1))
+
+    def __call__(self, batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        block = torch.arange(self.blocks, device=query.device)
+        of_query = query.div(self.size, rounding_mode="floor")
+        draw = mixed_bits(self.seed, head, of_query, block)
+        drawn = torch.zeros_like(draw, dtype=torch.bool)
+        drawn.scatter_(-1, draw.argsort(dim=-1, stable=True)[..., : self.count], True)
+        of_key = key.div(self.size, rounding_mode="floor")
+        inside = (of_key >= 0) & (of_key < self.blocks)
+        shape = torch.broadcast_shapes(drawn.shape[:-1], of_key.shape[:-1])
+        index = of_key.clamp(0, self.blocks - 1).expand(*shape, -1)
+        return drawn.expand(*shape, -1).gather(-1, index) & inside
+
+    def __str__(self) -> str:
+        return f"random_blocks({self.size}, {self.count}, {self.length}, {self.seed})"
+
+
+@dataclass(frozen=True, eq=False)
+class Blocks(Combinable):
+    """layout[h, p_i // size, p_j // size]: block-sparse attention (Child 2019, section 5.4).
+
+    layout: bool [heads or 1, query blocks, key blocks]; positions beyond it see nothing.
+    """
+
+    layout: Tensor
+    size: int
+
+    def __post_init__(self) -> None:
+        if self.size < 1 or self.layout.ndim != 3 or self.layout.dtype != torch.bool:
+            raise ValueError(
+                "a block-sparse mask needs blocks of at least 1 token and a bool layout [heads or 1, blocks, blocks], "
+                f"got size {self.size} and {self.layout.dtype} {list(self.layout.shape)}"
+            )
+
+    def __call__(self, batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        i, j = (p.div(self.size, rounding_mode="floor") for p in (query, key))
+        rows, columns = self.layout.shape[1:]
+        inside = (i >= 0) & (i < rows) & (j >= 0) & (j < columns)
+        h = head if self.layout.shape[0] > 1 else torch.zeros_like(head)
+        return self.layout[h, i.clamp(0, rows - 1), j.clamp(0, columns - 1)] & inside
+
+    def __str__(self) -> str:
+        return "blocks"
+
+
+@dataclass(frozen=True)
+class Heads(Combinable):
+    """begin <= h < end: true for some heads only, so that heads may see differently."""
+
+    begin: int
+    end: int
+    reads_positions: ClassVar[bool] = False
+
+    def __call__(self, batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        return (head >= self.begin) & (head < self.end) & (query == query) & (key == key)
+
+    def __str__(self) -> str:
+        return f"heads({self.begin}, {self.end})"
+
+
 @dataclass(frozen=True, eq=False)
 class And(Combinable):
     """Both masks allow."""
@@ -238,8 +413,8 @@ def window(width: int) -> Near:
     return Near(before=width - 1, after=0)
 
 
-def near(before: int, after: int) -> Near:
-    """-after <= p_i - p_j <= before, inclusive: a band around each query."""
+def near(before: int | None, after: int | None) -> Near:
+    """-after <= p_i - p_j <= before, inclusive: a band around each query; None: no limit on that side."""
     return Near(before, after)
 
 
@@ -261,6 +436,43 @@ def prefix(count: int) -> Prefix:
 def chunk(size: int) -> Chunk:
     """Attention inside chunks of `size` positions."""
     return Chunk(size)
+
+
+def global_tokens(count: int) -> GlobalTokens:
+    """The first `count` tokens see all and are seen by all."""
+    return GlobalTokens(count)
+
+
+def every(step: int) -> Every:
+    """Every step-th key, counted from the query."""
+    return Every(step)
+
+
+def dilated(width: int, step: int) -> And:
+    """A band of `width` keys to either side with gaps of step - 1 between them (Longformer, section 3.1)."""
+    if width < 0 or step < 1:
+        raise ValueError(f"dilated({width}, {step}): a width of at least 0 keys and a step of at least 1")
+    return Near(width * step, width * step) & Every(step)
+
+
+def near_blocks(size: int, reach: int) -> NearBlocks:
+    """Blocks of `size` positions, `reach` of them to either side of the query's own."""
+    return NearBlocks(size, reach)
+
+
+def summary(size: int, count: int) -> Summary:
+    """The last `count` keys of each chunk of `size`."""
+    return Summary(size, count)
+
+
+def random_blocks(size: int, count: int, length: int, seed: int = 0) -> RandomBlocks:
+    """Each block of queries sees `count` random blocks of keys."""
+    return RandomBlocks(size, count, length, seed)
+
+
+def heads(begin: int, end: int) -> Heads:
+    """Only the heads begin … end - 1."""
+    return Heads(begin, end)
 
 
 def documents(ids: Tensor) -> Documents:

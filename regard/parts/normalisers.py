@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
 from torch import Tensor
 
 from regard import core
 from regard.mechanism import Inputs, WeightKind, Where
+from regard.parts.noise import uniform
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,6 +55,11 @@ class Softmax:
             return core.Softmax(self.sink)
         return core.Softmax(x.q.new_full((x.q.shape[1],), self.sink))
 
+    def __str__(self) -> str:
+        if isinstance(self.sink, Tensor):
+            raise ValueError("a softmax with a learned sink holds a tensor and has no text form; build it in Python")
+        return "softmax" if self.sink is None else "off_by_one" if self.sink == 0 else f"softmax({self.sink})"
+
 
 @dataclass(frozen=True, eq=False)
 class Sigmoid:
@@ -64,3 +71,188 @@ class Sigmoid:
     def __call__(self, scores: Tensor, allowed: Tensor | None, where: Where) -> Tensor:
         weights = (scores + self.bias).sigmoid()
         return weights if allowed is None else weights.masked_fill(~allowed, 0.0)
+
+    def __str__(self) -> str:
+        return f"sigmoid({self.bias})" if self.bias else "sigmoid"
+
+
+@dataclass(frozen=True)
+class Relu:
+    """a_ij = max(s_ij, 0) / n_i, n_i the number of keys that i may see (Wortsman 2023, section 3, α = 1)."""
+
+    kind: ClassVar[WeightKind] = "nonnegative"
+
+    def __call__(self, scores: Tensor, allowed: Tensor | None, where: Where) -> Tensor:
+        if allowed is None:
+            return scores.relu() / max(scores.shape[-1], 1)
+        return scores.relu().masked_fill(~allowed, 0.0) / allowed.sum(-1, keepdim=True).clamp(min=1)
+
+    def __str__(self) -> str:
+        return "relu"
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """a_ij = s_ij / Σ_j s_ij: scores that are kernels, φ(q)·φ(k) >= 0 (Katharopoulos 2020, eq. 4)."""
+
+    kind: ClassVar[WeightKind] = "distribution"
+
+    def __call__(self, scores: Tensor, allowed: Tensor | None, where: Where) -> Tensor:
+        kept = scores if allowed is None else scores.masked_fill(~allowed, 0.0)
+        total = kept.sum(-1, keepdim=True)
+        return kept / total.masked_fill(total == 0, 1.0)
+
+    def __str__(self) -> str:
+        return "ratio"
+
+
+# ---- sparse ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class Entmax:
+    """a = [(α - 1) s - τ]₊^{1/(α - 1)}, τ such that Σ a = 1 (Peters 2019, eq. 10). α = 2 is sparsemax (Martins 2016).
+
+    alpha: a number above 1, or a tensor [heads] (Correia 2019). τ is found without gradient; a last Newton step makes
+    its dependence on scores and α exact (implicit function theorem).
+    """
+
+    alpha: float | Tensor = 1.5
+    kind: ClassVar[WeightKind] = "distribution"
+
+    def __post_init__(self) -> None:
+        lowest = float(self.alpha.detach().amin()) if isinstance(self.alpha, Tensor) else self.alpha
+        if not lowest > 1:
+            raise ValueError(f"entmax needs alpha above 1, got {lowest}; alpha = 1 is softmax")
+
+    def __call__(self, scores: Tensor, allowed: Tensor | None, where: Where) -> Tensor:
+        if scores.shape[-1] == 0:
+            return scores
+        alpha = self.alpha[None, :, None, None].to(scores) if isinstance(self.alpha, Tensor) else self.alpha
+        z = (scores - _top(scores, allowed)) * (alpha - 1)
+        z = z if allowed is None else z.masked_fill(~allowed, -float("inf"))
+        power = 1 / (alpha - 1)
+        threshold = _threshold(z.detach(), power.detach() if isinstance(power, Tensor) else power)
+        total, slope = _mass(z, threshold, power)
+        threshold = threshold + (total - 1) / slope.detach().masked_fill(slope == 0, 1.0)
+        threshold = threshold.masked_fill(slope == 0, 0.0)
+        return _power(z - threshold, power)
+
+    def __str__(self) -> str:
+        if isinstance(self.alpha, Tensor):
+            raise ValueError("entmax with a learned alpha holds a tensor and has no text form; build it in Python")
+        return "sparsemax" if self.alpha == 2 else f"entmax({self.alpha})"
+
+
+def _top(scores: Tensor, allowed: Tensor | None) -> Tensor:
+    """The largest allowed score of each row, without gradient; 0 for an empty row."""
+    seen = scores.detach() if allowed is None else scores.detach().masked_fill(~allowed, -float("inf"))
+    top = seen.amax(-1, keepdim=True)
+    return top.masked_fill(top == -float("inf"), 0.0)
+
+
+def _power(base: Tensor, power: Tensor | float) -> Tensor:
+    """[base]₊^power, with gradient 0 where base <= 0."""
+    positive = base > 0
+    return torch.where(positive, torch.where(positive, base, 1.0) ** power, 0.0)
+
+
+def _mass(z: Tensor, threshold: Tensor, power: Tensor | float) -> tuple[Tensor, Tensor]:
+    """Σ [z - τ]₊^power and its slope in -τ."""
+    base = z - threshold
+    return _power(base, power).sum(-1, keepdim=True), (power * _power(base, power - 1)).sum(-1, keepdim=True)
+
+
+def _threshold(z: Tensor, power: Tensor | float) -> Tensor:
+    """τ of each row, for z whose largest entry is 0: -1 <= τ < 0. Bisection, then Newton inside the bracket."""
+    low = z.new_full((*z.shape[:-1], 1), -1.0)
+    high = torch.zeros_like(low)
+    for _ in range(12):
+        middle = (low + high) / 2
+        above = _power(z - middle, power).sum(-1, keepdim=True) >= 1
+        low, high = torch.where(above, middle, low), torch.where(above, high, middle)
+    guess = low
+    for _ in range(40):
+        total, slope = _mass(z, guess, power)
+        low, high = torch.where(total >= 1, guess, low), torch.where(total >= 1, high, guess)
+        step = guess + (total - 1) / slope.clamp(min=torch.finfo(z.dtype).tiny)
+        step = torch.where((step > low) & (step < high), step, (low + high) / 2)
+        if bool(((step - guess).abs() <= torch.finfo(z.dtype).eps).all()):
+            break
+        guess = step
+    return guess
+
+
+@dataclass(frozen=True)
+class TopK:
+    """Softmax over the k largest scores of a row; ties go to the lowest key position (Zhao 2019, eq. 5)."""
+
+    k: int
+    kind: ClassVar[WeightKind] = "distribution"
+
+    def __post_init__(self) -> None:
+        if self.k < 1:
+            raise ValueError(f"topk({self.k}): at least 1 key is kept")
+
+    def __call__(self, scores: Tensor, allowed: Tensor | None, where: Where) -> Tensor:
+        return Softmax()(scores, largest(scores, allowed, where, self.k), where)
+
+    def __str__(self) -> str:
+        return f"topk({self.k})"
+
+
+def largest(scores: Tensor, allowed: Tensor | None, where: Where, k: int) -> Tensor:
+    """bool: the k largest allowed scores of each row, ties to the lowest key position."""
+    if scores.shape[-1] == 0:
+        return torch.zeros_like(scores, dtype=torch.bool)
+    seen = scores.detach() if allowed is None else scores.detach().masked_fill(~allowed, -float("inf"))
+    least = seen.topk(min(k, seen.shape[-1]), -1).values[..., -1:]
+    above, equal = seen > least, seen == least
+    order = where.key.argsort(dim=-1, stable=True).expand_as(equal)
+    in_order = equal.gather(-1, order).cumsum(-1)
+    rank = torch.zeros_like(in_order).scatter(-1, order, in_order)
+    kept = above | (equal & (rank <= k - above.sum(-1, keepdim=True)))
+    return kept if allowed is None else kept & allowed
+
+
+@dataclass(frozen=True)
+class Hard:
+    """a_ij = [j = argmax s_i], ties to the lowest key position. No gradient reaches the scores."""
+
+    kind: ClassVar[WeightKind] = "distribution"
+
+    def __call__(self, scores: Tensor, allowed: Tensor | None, where: Where) -> Tensor:
+        return largest(scores, allowed, where, 1).to(scores.dtype)
+
+    def __str__(self) -> str:
+        return "hard"
+
+
+@dataclass(frozen=True)
+class Gumbel:
+    """a = onehot(argmax(s + g)), backward as softmax((s + g) / T) (straight-through: Jang 2017, section 2.2).
+
+    g = -log(-log u), u drawn from (seed, layer, batch, head, p_i, p_j): a sample from softmax(s), always the same for
+    a seed. straight_through=False has no gradient (hard attention's forward: Xu 2015, eq. 8).
+    """
+
+    temperature: float = 1.0
+    seed: int = 0
+    straight_through: bool = True
+    kind: ClassVar[WeightKind] = "distribution"
+    reads_positions: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        if not self.temperature > 0:
+            raise ValueError(f"gumbel({self.temperature}): a temperature is above 0; use hard for its limit at 0")
+
+    def __call__(self, scores: Tensor, allowed: Tensor | None, where: Where) -> Tensor:
+        noisy = scores - (-uniform(self.seed, where, torch.float64).log()).log().to(scores.dtype)
+        one_hot = largest(noisy, allowed, where, 1).to(scores.dtype)
+        if not self.straight_through:
+            return one_hot
+        soft = Softmax()(noisy / self.temperature, allowed, where)
+        return one_hot + (soft - soft.detach())
+
+    def __str__(self) -> str:
+        return f"gumbel({self.temperature}, {self.seed})" if self.straight_through else f"sample({self.seed})"

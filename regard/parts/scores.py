@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -55,6 +56,11 @@ class Dot:
     def core(self, x: Inputs) -> tuple[core.Term, ...]:
         return (core.Dot(self.factor(x.q.shape[-1])),)
 
+    def __str__(self) -> str:
+        if isinstance(self.scale, Tensor):
+            raise ValueError("a dot product with a scale per head holds a tensor and has no text form")
+        return "scaled_dot" if self.scale is None else "dot" if self.scale == 1.0 else f"dot({self.scale})"
+
 
 @dataclass(frozen=True, eq=False)
 class KeyBias:
@@ -74,6 +80,7 @@ class Slope:
     """s_ij += m_h · (p_j - p_i) (ALiBi: Press 2022, section 3). slope m: [heads]."""
 
     slope: Tensor
+    reads_positions: ClassVar[bool] = True
 
     def __call__(self, scores: Tensor | None, tile: Tile) -> Tensor:
         distance = (tile.where.key - tile.where.query).to(self.slope.dtype)
@@ -89,6 +96,7 @@ class Distance:
     """s_ij += T[h, clip(p_j - p_i, -R, R)], a learned bias per distance. table T: [heads or 1, 2R + 1], R = reach."""
 
     table: Tensor
+    reads_positions: ClassVar[bool] = True
 
     def __call__(self, scores: Tensor | None, tile: Tile) -> Tensor:
         reach = self.table.shape[1] // 2
@@ -125,3 +133,80 @@ class Softcap:
 
     def core(self, x: Inputs) -> tuple[core.Term, ...]:
         return (core.Softcap(self.cap),)
+
+    def __post_init__(self) -> None:
+        if not self.cap > 0:
+            raise ValueError(f"softcap({self.cap}): a cap is above 0")
+
+    def __str__(self) -> str:
+        return f"softcap({self.cap})"
+
+
+@dataclass(frozen=True, eq=False)
+class Additive:
+    """s_ij = vᵀ tanh(q_i + k_j), with q and k projected by a prepare (Bahdanau 2015, appendix A.1.2).
+
+    v: [M] or per head [H,M]. Needs M numbers per pair while it is computed.
+    """
+
+    v: Tensor
+
+    @property
+    def scratch_per_pair(self) -> int:
+        return int(self.v.shape[-1])
+
+    def __call__(self, scores: Tensor | None, tile: Tile) -> Tensor:
+        q, k = widened(tile.q), spread(widened(tile.k), tile.q.shape[1])
+        v = self.v if self.v.ndim == 1 else self.v[None, :, None, :, None]
+        found = ((q[:, :, :, None] + k[:, :, None]).tanh() @ v).reshape(*q.shape[:3], k.shape[2])
+        return found if scores is None else scores + found
+
+
+@dataclass(frozen=True, eq=False)
+class Euclidean:
+    """s_ij = -γ ‖q_i - k_j‖² (Gaussian kernel: Tsai 2019, eq. 6; L2: Kim 2021, eq. 6). gamma γ: a number or [heads].
+
+    The core form expands the square and leaves -γ‖q_i‖² out: the same for a whole row, so a softmax cancels it; it
+    loses digits where large vectors nearly agree.
+    """
+
+    gamma: float | Tensor
+    core_shifts_rows: ClassVar[bool] = True
+    scratch_per_pair: ClassVar[int] = 64
+
+    def __call__(self, scores: Tensor | None, tile: Tile) -> Tensor:
+        q, k = widened(tile.q), spread(widened(tile.k), tile.q.shape[1])
+        found = -(q[:, :, :, None] - k[:, :, None]).square().sum(-1) * per_head(self.gamma)
+        return found if scores is None else scores + found
+
+    def core(self, x: Inputs) -> tuple[core.Term, ...]:
+        square = spread(widened(x.k).square().sum(-1), x.q.shape[1])
+        gamma = self.gamma[None, :, None] if isinstance(self.gamma, Tensor) else self.gamma
+        return (core.Dot(2 * self.gamma), core.KeyBias(-gamma * square))
+
+    def __str__(self) -> str:
+        if isinstance(self.gamma, Tensor):
+            raise ValueError("a Gaussian score with a width per head holds a tensor and has no text form")
+        return f"gaussian({self.gamma})"
+
+
+@dataclass(frozen=True, eq=False)
+class MixScores:
+    """s'_h = Σ_g L_hg s_g: heads talk before the softmax (Shazeer 2020, section 3). matrix L: [H', H]."""
+
+    matrix: Tensor
+
+    def __call__(self, scores: Tensor | None, tile: Tile) -> Tensor:
+        return mixed_heads(self.matrix, _needs(scores, "MixScores"))
+
+
+def mixed_heads(matrix: Tensor, per_pair: Tensor) -> Tensor:
+    """Σ_g M_hg x_g over the heads of [B,H,Tq,Tk]."""
+    if matrix.shape[1] != per_pair.shape[1]:
+        raise ValueError(f"a head mixture {list(matrix.shape)} does not fit {per_pair.shape[1]} heads")
+    return torch.einsum("hg,bgij->bhij", matrix.to(per_pair.dtype), per_pair)
+
+
+def spread(per_group: Tensor, heads: int) -> Tensor:
+    """[B,G,…] -> [B,H,…]: each key-value head repeated for the query heads that read it. For tiles, not for inputs."""
+    return per_group.repeat_interleave(heads // per_group.shape[1], 1)

@@ -26,9 +26,9 @@ def attend(mechanism: Mechanism, x: Inputs, backend: str = "auto") -> Tensor:
     """
     if backend not in BACKENDS and backend != "auto":
         raise ValueError(f"no backend {backend!r}; there are: auto, {', '.join(BACKENDS)}")
-    needs_grad = torch.is_grad_enabled() and any(t.requires_grad for t in (x.q, x.k, x.v) if t is not None)
     prepared_inputs = prepared(mechanism, x)
     plain = mechanism.replace(prepare=())
+    needs_grad = torch.is_grad_enabled() and strips.requires_grad(plain, prepared_inputs)
     for name in BACKENDS if backend == "auto" else (backend,):
         reason, run = BACKENDS[name](plain, prepared_inputs, needs_grad)
         if run is not None:

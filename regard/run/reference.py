@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
-from regard.mechanism import Inputs, Mechanism, Tile, prepared, reads_positions, require_positions, scores
+from regard.mechanism import (
+    Inputs,
+    Mechanism,
+    Tile,
+    adjusted,
+    mixed,
+    prepared,
+    reads_positions,
+    require_positions,
+    scores,
+    without_invalid,
+)
 
 
 def attend(mechanism: Mechanism, x: Inputs) -> tuple[Tensor | None, Tensor]:
@@ -13,25 +23,14 @@ def attend(mechanism: Mechanism, x: Inputs) -> tuple[Tensor | None, Tensor]:
     x = prepared(mechanism, x)
     tile = whole(x)
     allowed = allowed_cells(mechanism, x, tile)
-    weights = mechanism.normaliser(scores(mechanism, tile), allowed, tile.where)
-    for adjust in mechanism.adjust:
-        weights = adjust(weights, tile)
-    return None if mechanism.mix is None else mechanism.mix(weights, tile), weights
+    weights = adjusted(mechanism, mechanism.normaliser(scores(mechanism, tile), allowed, tile.where), tile)
+    return None if mechanism.mix is None else mixed(mechanism, weights, tile), weights
 
 
 def whole(x: Inputs) -> Tile:
     """All rows and keys as one tile, with what invalid keys hold replaced by zeros, so that it cannot leak."""
     x = without_invalid(x)
     return x.tile(slice(0, x.q.shape[2]), slice(0, x.k.shape[2]))
-
-
-def without_invalid(x: Inputs) -> Inputs:
-    """The inputs with the keys and values of invalid slots (padding, stale pages) zeroed, NaN included."""
-    if x.key_valid is None:
-        return x
-    keep = x.key_valid[:, None, :, None]
-    v = None if x.v is None else torch.where(keep, x.v, 0)
-    return x.replace(k=torch.where(keep, x.k, 0), v=v)
 
 
 def allowed_cells(mechanism: Mechanism, x: Inputs, tile: Tile) -> Tensor:

@@ -14,9 +14,18 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from regard import ranges
-from regard.mechanism import Inputs, Mechanism, Tile, prepared, scores, visible
+from regard.mechanism import (
+    Inputs,
+    Mechanism,
+    Tile,
+    adjusted,
+    mixed,
+    prepared,
+    scores,
+    visible,
+    without_invalid,
+)
 from regard.ranges import Ranges
-from regard.run.reference import without_invalid
 
 STRIP_BYTES = 32 << 20
 
@@ -40,7 +49,7 @@ def attend(
     x = without_invalid(prepared(mechanism, x))
     if output and mechanism.mix is None:
         raise ValueError(f"{mechanism.name} has no output: its weights are the result; ask for regard.weights")
-    needs_grad = output and torch.is_grad_enabled() and any(t.requires_grad for t in _tensors(mechanism, x))
+    needs_grad = output and torch.is_grad_enabled() and requires_grad(mechanism, x)
     outputs = []
     first, last, _ = (rows or slice(None)).indices(x.q.shape[2])
     for strip, keys, allowed in strips(mechanism, x, range(first, last), strip_bytes):
@@ -83,23 +92,40 @@ def strips(
 
 def weights_of(mechanism: Mechanism, tile: Tile, allowed: Tensor | None) -> Tensor:
     """The exact weights [B,H',rows,keys] of whole rows."""
-    weights = mechanism.normaliser(scores(mechanism, tile), allowed, tile.where)
-    for adjust in mechanism.adjust:
-        weights = adjust(weights, tile)
-    return weights
+    return adjusted(mechanism, mechanism.normaliser(scores(mechanism, tile), allowed, tile.where), tile)
+
+
+@torch.no_grad()
+def rectangle(mechanism: Mechanism, x: Inputs, rows: slice, keys: slice) -> Tensor:
+    """The weights [B,H',rows,keys] of these query rows on these key slots, as they are after the prepares."""
+    x, mechanism = prepared(mechanism, x), mechanism.replace(prepare=())
+    first_row, last_row, _ = rows.indices(x.q.shape[2])
+    first_key, last_key, _ = keys.indices(x.k.shape[2])
+    found: list[Tensor] = []
+
+    def absorb(strip: slice, at: slice, weights: Tensor, _: Tensor | None) -> None:
+        cells = weights.new_zeros((*weights.shape[:3], max(0, last_key - first_key)))
+        left, right = max(first_key, at.start), min(last_key, at.stop)
+        if left < right:
+            cells[..., left - first_key : right - first_key] = weights[..., left - at.start : right - at.start]
+        found.append(cells)
+
+    attend(mechanism, x, output=False, absorb=absorb, rows=slice(first_row, last_row))
+    if not found:
+        nothing = weights_of(mechanism, x.tile(slice(0, 0), slice(0, 0)), None)
+        return nothing.new_zeros((*nothing.shape[:3], max(0, last_key - first_key)))
+    return torch.cat(found, 2)
 
 
 def _mixed(
     mechanism: Mechanism, tile: Tile, allowed: Tensor | None, needs_grad: bool, weights: Tensor | None
 ) -> Tensor:
-    assert mechanism.mix is not None
     if not needs_grad:
-        return mechanism.mix(weights_of(mechanism, tile, allowed) if weights is None else weights, tile)
+        return mixed(mechanism, weights_of(mechanism, tile, allowed) if weights is None else weights, tile)
 
     def strip(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         part = tile.replace(q=q, k=k, v=v)
-        assert mechanism.mix is not None
-        return mechanism.mix(weights_of(mechanism, part, allowed), part)
+        return mixed(mechanism, weights_of(mechanism, part, allowed), part)
 
     return checkpoint(strip, tile.q, tile.k, tile.v, use_reentrant=False, preserve_rng_state=False)
 
@@ -113,6 +139,7 @@ def _predicate(mechanism: Mechanism, x: Inputs, rows: slice) -> Tensor:
     return allowed if x.key_valid is None else allowed & x.key_valid[:, None, None, :]
 
 
-def _tensors(mechanism: Mechanism, x: Inputs) -> list[Tensor]:
-    extras = [*x.per_query.values(), *x.per_key.values()]
-    return [t for t in (x.q, x.k, x.v, *extras, *mechanism.tensors().values()) if t is not None]
+def requires_grad(mechanism: Mechanism, x: Inputs) -> bool:
+    """Whether anything that the output depends on, the mechanism's own tensors included, asks for a gradient."""
+    tensors = [x.q, x.k, x.v, *x.per_query.values(), *x.per_key.values(), *mechanism.tensors().values()]
+    return any(t.requires_grad for t in tensors if t is not None)

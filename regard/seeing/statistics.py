@@ -350,7 +350,8 @@ class TopK(Statistic):
         shape = (*weights.shape[:2], rows.start + weights.shape[2], self.k)
         all_weights, all_keys = grown(state["weights"], shape, 0.0), grown(state["keys"], shape, -1)
         at = (slice(None), slice(None), slice(rows.start, rows.start + weights.shape[2]))
-        both = _best_of((all_weights[at], all_keys[at]), (weights, keys), self.k)
+        fresh = not bool((all_keys[at] >= 0).any())
+        both = (weights, keys) if fresh else _best_of((all_weights[at], all_keys[at]), (weights, keys), self.k)
         all_weights[at], all_keys[at] = both
         return {"weights": all_weights, "keys": all_keys, "mass": put(state["mass"], mass, (rows.start,), "add")}
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from regard import core
 from regard.run.native.extension import extension
@@ -89,7 +91,10 @@ def _refused_positions(plan: core.Plan, watch: core.Watch | None) -> str | None:
 
 
 def _refused_grad(plan: core.Plan) -> str | None:
-    return "gradients: the native core has no backward"
+    tensors = [x for term in plan.terms for x in vars(term).values()] + [plan.softmax.sink]
+    if any(isinstance(t, Tensor) and t.requires_grad for t in tensors):
+        return "gradients: the native core has those of queries, keys and values, not of a score term or sink"
+    return None
 
 
 def wants_grad(plan: core.Plan) -> bool:
@@ -128,7 +133,65 @@ class Call:
 
 
 def run(plan: core.Plan, watch: core.Watch | None, output: bool) -> Output:
-    """Allocate results, call, hand them back."""
+    """One walk, differentiable in q, k and v where they ask for it."""
+    if not (output and wants_grad(plan)):
+        return walk(plan, watch, output)
+    assert plan.v is not None
+    found: list[Output] = []
+    out = _Attention.apply(plan.q, plan.k, plan.v, plan, watch, found)
+    return replace(found[0], out=out)
+
+
+class _Attention(torch.autograd.Function):
+    """The output, with gradients by a second walk that computes the weights anew: memory stays linear in tokens."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, q: Tensor, k: Tensor, v: Tensor, plan: core.Plan, watch: core.Watch | None, found: list[Output]
+    ) -> Tensor:
+        result = walk(plan, watch, True)
+        found.append(result)
+        ctx.plan = replace(plan, q=q.detach(), k=k.detach(), v=v.detach())
+        ctx.save_for_backward(result.out, result.row_max, result.row_log_sum)
+        assert result.out is not None
+        return result.out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_out: Tensor) -> tuple[Tensor | None, ...]:
+        return (*gradients(ctx.plan, *ctx.saved_tensors, grad_out), None, None, None)
+
+
+def gradients(
+    plan: core.Plan, out: Tensor, row_max: Tensor, row_log_sum: Tensor, grad_out: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The gradients of q, k and v, in their types, from the output's."""
+    assert plan.v is not None
+    batch, heads, queries, width = plan.q.shape
+    groups, keys, value_width = plan.k.shape[1], plan.k.shape[2], plan.v.shape[3]
+    call = Call()
+    fill(call, plan, True)
+    grad_q = torch.zeros((batch, heads, queries, width))
+    grad_k = torch.zeros((batch, heads, keys, -(-width // 16) * 16))
+    grad_v = torch.zeros((batch, heads, keys, -(-value_width // 16) * 16))
+    raw = call.raw
+    raw.out, raw.row_max, raw.row_log_sum = call.view(out.detach()), call.view(row_max), call.view(row_log_sum)
+    raw.grad_out = call.view(unit_stride(grad_out.to(out.dtype)))
+    raw.grad_q, raw.grad_k, raw.grad_v = call.view(grad_q), call.view(grad_k), call.view(grad_v)
+    raw.backward(torch.get_num_threads())
+    per_group = (batch, groups, heads // groups, keys, -1)
+    grad_k, grad_v = (g.view(per_group).sum(2) if heads != groups else g for g in (grad_k, grad_v))
+    of_type = plan.q.dtype
+    return grad_q.to(of_type), grad_k[..., :width].to(of_type), grad_v[..., :value_width].to(of_type)
+
+
+def walk(
+    plan: core.Plan,
+    watch: core.Watch | None,
+    output: bool,
+    documents: tuple[list[int], list[int]] | None = None,
+) -> Output:
+    """Allocate results, call, hand them back. documents: (cu_query, cu_key) where tokens are packed documents."""
     batch, heads, queries, _ = plan.q.shape
     call = Call()
     out = None
@@ -141,8 +204,12 @@ def run(plan: core.Plan, watch: core.Watch | None, output: bool) -> Output:
     fill(call, plan, output)
     raw = call.raw
     raw.out, raw.row_max, raw.row_log_sum = call.view(out), call.view(row_max), call.view(row_log_sum)
-    statistics = () if watch is None else add_watch(call, plan, watch)
-    raw.forward(torch.get_num_threads())
+    histograms = batch if documents is None else len(documents[0]) - 1
+    statistics = () if watch is None else add_watch(call, plan, watch, histograms)
+    if documents is None:
+        raw.forward(torch.get_num_threads())
+    else:
+        raw.ragged(*documents, torch.get_num_threads())
     return Output(out, row_max, row_log_sum, statistics)
 
 
@@ -162,13 +229,18 @@ def fill(call: Call, plan: core.Plan, output: bool) -> None:
     if output and plan.v is not None:
         raw.v = call.view(plan.v.detach())
     raw.query_positions = call.view(plan.query_positions.to(torch.int64))
-    raw.key_positions = call.view(plan.key_positions.to(torch.int64))
+    raw.key_positions = call.view(unit_stride(plan.key_positions.to(torch.int64)))
     shape = (batch, heads, queries, plan.ranges.start.shape[3])
     raw.start = call.view(plan.ranges.start.to(torch.int32).expand(shape))
     raw.stop = call.view(plan.ranges.stop.to(torch.int32).expand(shape))
     raw.sink = call.float_view(plan.softmax.sink)
     for term in plan.terms:
         _add_term(call, plan, term)
+
+
+def unit_stride(tensor: Tensor) -> Tensor:
+    """The tensor with its last dimension contiguous; what is repeated along others stays one slice."""
+    return tensor if tensor.stride(-1) == 1 or tensor.shape[-1] <= 1 else tensor.contiguous()
 
 
 def _add_term(call: Call, plan: core.Plan, term: core.Term) -> None:
@@ -191,17 +263,21 @@ def _add_term(call: Call, plan: core.Plan, term: core.Term) -> None:
             raw.term(4, float(term.cap), nothing)
 
 
-def add_watch(call: Call, plan: core.Plan, watch: core.Watch) -> tuple[Tensor | tuple[Tensor, ...], ...]:
-    """Result tensors of every watched record, made known to the call."""
+def add_watch(
+    call: Call, plan: core.Plan, watch: core.Watch, histograms: int
+) -> tuple[Tensor | tuple[Tensor, ...], ...]:
+    """Result tensors of every watched record, made known to the call; so many histograms per head."""
     batch, _, queries, _ = plan.q.shape
     if watch.key_scale is not None:
         call.raw.key_scale = call.float_view(watch.key_scale)
     if watch.counted is not None:
         call.raw.counted = call.view(watch.counted.to(torch.bool).expand(batch, queries))
-    return tuple(_add_statistic(call, plan, wanted) for wanted in watch.statistics)
+    return tuple(_add_statistic(call, plan, wanted, histograms) for wanted in watch.statistics)
 
 
-def _add_statistic(call: Call, plan: core.Plan, wanted: core.CoreStatistic) -> Tensor | tuple[Tensor, ...]:
+def _add_statistic(
+    call: Call, plan: core.Plan, wanted: core.CoreStatistic, histograms: int
+) -> Tensor | tuple[Tensor, ...]:
     batch, heads, queries, _ = plan.q.shape
     keys = plan.k.shape[2]
     rows = (batch, heads, queries)
@@ -212,7 +288,7 @@ def _add_statistic(call: Call, plan: core.Plan, wanted: core.CoreStatistic) -> T
         return result
 
     def labels(tensor: Tensor, length: int) -> Any:
-        return call.view(tensor.to(torch.int32).expand(batch, length))
+        return call.view(unit_stride(tensor.to(torch.int32)).expand(batch, length))
 
     match wanted:
         case core.RowEntropy():
@@ -220,7 +296,7 @@ def _add_statistic(call: Call, plan: core.Plan, wanted: core.CoreStatistic) -> T
         case core.RowMax():
             return add(1, torch.empty(rows))
         case core.RowSum():
-            return add(2, torch.empty(rows), first=call.float_view(wanted.feature))
+            return add(2, torch.empty(rows), first=call.float_view(unit_stride(wanted.feature)))
         case core.RowMatch():
             own, other = labels(wanted.query_labels, queries), labels(wanted.key_labels, keys)
             return add(3, torch.empty(rows), first=own, second=other)
@@ -229,7 +305,7 @@ def _add_statistic(call: Call, plan: core.Plan, wanted: core.CoreStatistic) -> T
         case core.ColumnMass():
             return add(6, torch.zeros((batch, heads, keys), dtype=torch.float64))
         case core.DistanceHistogram():
-            return add(7, torch.zeros((batch, heads, wanted.bins), dtype=torch.float64), size=wanted.bins)
+            return add(7, torch.zeros((histograms, heads, wanted.bins), dtype=torch.float64), size=wanted.bins)
         case core.TopK():
             weights = torch.empty((*rows, wanted.k))
             found = torch.empty((*rows, wanted.k), dtype=torch.int32)

@@ -38,14 +38,14 @@ struct Wanted {  // what a call asks of each block
   }
 };
 
-struct Kept {  // e of every chunk and the maximum it is relative to, if the block's keys fit
+struct Kept {  // e of every chunk and the reference it is relative to, if the block's keys fit
   bool all = false;
   float* e = nullptr;          // [compact keys][lanes]
-  float* chunk_max = nullptr;  // [chunks][BLOCK_ROWS]
+  float* reference = nullptr;  // [chunks][BLOCK_ROWS]
 };
 
 // O = c·O + Vᵀ e over the chunk's runs.
-static void mix(Rows& rows, const Chunk& chunk, const RowState& state, const float* e, float* output) {
+REGARD_STEP void mix(Rows& rows, const Chunk& chunk, const RowState& state, const float* e, float* output) {
   const Call& call = rows.call;
   const int64_t width = call.value_width();
   if (state.rescales) {
@@ -61,8 +61,8 @@ static void mix(Rows& rows, const Chunk& chunk, const RowState& state, const flo
   for (int r = 0; r < chunk.num_runs; ++r) {
     const Run& run = rows.walk.runs[chunk.first_run + r];
     const Operand v = float_rows(call.v, rows.block.batch, rows.block.group, run.key, run.length, width, room);
-    multiply(width, rows.vectors, {v.data, 1, v.row}, e + int64_t{run.place} * rows.lanes, rows.lanes, output,
-             rows.lanes, run.length, true);
+    multiply<true>(width, rows.vectors, {v.data, 1, v.row}, e + int64_t{run.place} * rows.lanes, rows.lanes, output,
+                   rows.lanes, run.length);
   }
 }
 
@@ -73,15 +73,15 @@ struct Finished {  // per row: 1 / L for the output, the same for statistics (0 
   double share[BLOCK_ROWS];  // l / L
 };
 
-static Finished finish_rows(const Rows& rows, const RowState& state) {
+[[gnu::noinline]] static Finished finish_rows(const Rows& rows, const RowState& state) {
   const Call& call = rows.call;
   Finished done;
   for (int row = 0; row < rows.lanes; ++row) {
     const double l = state.sums[weight_sum * BLOCK_ROWS + row];
-    const bool seen = row < rows.block.rows && state.max[row] > minus_infinity();
+    const bool seen = row < rows.block.rows && state.highest[row] > minus_infinity();
     double total = __builtin_log(l), share = 1;
     if (seen && call.sink) {  // log(l + e^x), x = sink - m, without overflow for a large x
-      const double x = double{*call.sink.at<const float>(rows.block.head[row])} - state.max[row];
+      const double x = double{*call.sink.at<const float>(rows.block.head[row])} - state.reference[row];
       const double larger = x > total ? x : total, smaller = x > total ? total : x;
       const double both_logs = larger + __builtin_log1p(__builtin_exp(smaller - larger));
       share = __builtin_exp(total - both_logs);
@@ -98,40 +98,41 @@ static Finished finish_rows(const Rows& rows, const RowState& state) {
   return done;
 }
 
-template <class Store>
-static void put_output(const Rows& rows, const Finished& done, const float* output, int64_t width, Store&& put) {
-  for (int row = 0; row < rows.block.rows; ++row)
-    for (int64_t d = 0; d < width; ++d) put(row, d, output[d * rows.lanes + row] * done.inverse[row]);
-}
-
-static void write_output(const Rows& rows, const Finished& done, const float* output) {
+REGARD_STEP void write_output(const Rows& rows, const Finished& done, const float* output) {
   const View& out = rows.call.out;
   const Block& block = rows.block;
-  const int64_t width = rows.call.value_width();
-  switch (out.type) {
-    case Type::bf16:
-      put_output(rows, done, output, width, [&](int row, int64_t d, float x) {
-        *out.at<uint16_t>(block.batch, block.head[row], block.query[row], d) = to_bf16(x);
-      });
-      break;
-    case Type::f16:
-      put_output(rows, done, output, width, [&](int row, int64_t d, float x) {
-        *out.at<uint16_t>(block.batch, block.head[row], block.query[row], d) = to_f16(x);
-      });
-      break;
-    default:
-      put_output(rows, done, output, width, [&](int row, int64_t d, float x) {
-        *out.at<float>(block.batch, block.head[row], block.query[row], d) = x;
-      });
+  const int64_t width = rows.call.value_width(), lanes = rows.lanes;
+  for (int row = 0; row < block.rows; ++row) {
+    const float* from = output + row;
+    const float inverse = done.inverse[row];
+    const int64_t at = out.offset(block.batch, block.head[row], block.query[row]);
+    float* to = reinterpret_cast<float*>(out.address) + at;
+    uint16_t* half = reinterpret_cast<uint16_t*>(out.address) + at;
+    switch (out.type) {
+      case Type::bf16:
+        for (int64_t d = 0; d < width; ++d) half[d] = to_bf16(from[d * lanes] * inverse);
+        break;
+      case Type::f16:
+        for (int64_t d = 0; d < width; ++d) half[d] = to_f16(from[d * lanes] * inverse);
+        break;
+      default:
+        for (int64_t d = 0; d < width; ++d) to[d] = from[d * lanes] * inverse;
+    }
   }
 }
 
-static void write_rows(const Rows& rows, const RowState& state, const Finished& done) {
+// How far a row's largest score lies above its reference.
+static double above(const RowState& state, int row) {
+  return state.highest[row] > minus_infinity() ? double{state.highest[row]} - state.reference[row] : 0;
+}
+
+REGARD_STEP void write_rows(const Rows& rows, const RowState& state, const Finished& done) {
   const Call& call = rows.call;
   const Block& block = rows.block;
   for (int row = 0; row < block.rows; ++row) {
-    *call.row_max.at<float>(block.batch, block.head[row], block.query[row]) = state.max[row];
-    *call.row_log_sum.at<float>(block.batch, block.head[row], block.query[row]) = static_cast<float>(done.log_total[row]);
+    *call.row_max.at<float>(block.batch, block.head[row], block.query[row]) = state.highest[row];
+    *call.row_log_sum.at<float>(block.batch, block.head[row], block.query[row]) =
+        static_cast<float>(done.log_total[row] - above(state, row));
   }
   const double* extra = state.sums + first_extra * BLOCK_ROWS;
   for (int i = 0; i < call.num_statistics; ++i) {
@@ -144,7 +145,7 @@ static void write_rows(const Rows& rows, const RowState& state, const Finished& 
       if (done.counted_inverse[row] != 0 || done.counted_inverse[row] != done.counted_inverse[row]) {
         const double inverse = __builtin_exp(-done.log_total[row]);
         if (is_sum) value = static_cast<float>(extra[row] * inverse);
-        if (is_max) value = static_cast<float>(inverse);
+        if (is_max) value = static_cast<float>(__builtin_exp(above(state, row) - done.log_total[row]));
         if (wanted.kind == Statistic::entropy) {
           const double entropy = done.log_total[row] * done.share[row] - state.sums[log_sum * BLOCK_ROWS + row] * inverse;
           value = entropy > 0 ? static_cast<float>(entropy) : entropy != entropy ? static_cast<float>(entropy) : 0.f;
@@ -203,14 +204,16 @@ static void sweep(Rows& rows, const Wanted& wanted, const Kept& kept, RowState& 
     if (!rows.call.key_scale) {  // a little lower than the bound, for what rounding may do to it
       const float* bound = bounds.best + (bounds.k - 1) * BLOCK_ROWS;
       for (int v = 0; v < rows.vectors; ++v) {
-        const vf x = max(splat(-1e4f), load(bound + v * W) - load(state.safe_max + v * W));
+        const vf x = max(splat(LOWEST), load(bound + v * W) - load(state.safe_reference + v * W));
         store(links.bar + v * W, exponential(x) * load(inverse + v * W) * splat(1 - 4e-5f));
       }
     }
   }
   if (to.histogram) {
-    to.bins = rows.scratch.floats(Scratch::labels, to.histogram->size * W);
+    to.bins = rows.scratch.floats(Scratch::bins, to.histogram->size * W);
     for (int64_t i = 0; i < to.histogram->size * W; ++i) to.bins[i] = 0;
+    for (int v = 0; v < rows.vectors; ++v)
+      lowest_and_highest(rows.position + v * W, W, to.position_low[v], to.position_high[v]);
   }
   Keys keys;
   for (int row = 0; row < BLOCK_ROWS; ++row) rows.first_interval[row] = 0;
@@ -222,12 +225,12 @@ static void sweep(Rows& rows, const Wanted& wanted, const Kept& kept, RowState& 
     for (int v = 0; v < rows.vectors; ++v) {
       vf factor = load(inverse + v * W);
       if (kept.all) {
-        const vf change = max(splat(-1e4f), load(kept.chunk_max + i * BLOCK_ROWS + v * W) - load(state.safe_max + v * W));
+        const vf change = max(splat(LOWEST), load(kept.reference + i * BLOCK_ROWS + v * W) - load(state.safe_reference + v * W));
         factor = exponential(change) * factor;
       }
       store(to.factor + v * W, factor);
     }
-    sweep_chunk(to, rows, keys, scaled_by_key(rows, keys, e));
+    sweep_chunk(to, rows, chunk, keys, scaled_by_key(rows, keys, e));
   }
   if (to.histogram)
     for (int64_t bin = 0; bin < to.histogram->size; ++bin) columns.histogram[bin] += sum_of(load(to.bins + bin * W));
@@ -249,7 +252,7 @@ static void attend_block(Rows& rows, const Wanted& wanted, const Slab& slab) {
   Kept kept;
   kept.all = wanted.sweeps && rows.walk.total <= KEPT_KEYS;
   kept.e = scratch.floats(Scratch::scores, (kept.all ? rows.walk.total + CHUNK : CHUNK) * rows.lanes);
-  if (kept.all) kept.chunk_max = scratch.floats(Scratch::chunk_max, static_cast<size_t>(rows.walk.num_chunks) * BLOCK_ROWS);
+  if (kept.all) kept.reference = scratch.floats(Scratch::references, static_cast<size_t>(rows.walk.num_chunks) * BLOCK_ROWS);
   Bounds bounds;
   if (wanted.topk && !call.key_scale) {
     bounds.k = static_cast<int>(wanted.topk->size);
@@ -262,28 +265,26 @@ static void attend_block(Rows& rows, const Wanted& wanted, const Slab& slab) {
     for (int64_t i = 0; i < call.value_width() * rows.lanes; ++i) output[i] = 0;
   }
   Keys keys;
-  alignas(64) float before[BLOCK_ROWS];
+  const Labels* labels = start_matches(rows);
+  const int length = !bounds.k ? CHUNK : rows.walk.total < 1024 ? 8 : SEGMENT;
+  alignas(64) float best[CHUNK / 8 * BLOCK_ROWS];
   for (int i = 0; i < rows.walk.num_chunks; ++i) {
     const Chunk& chunk = rows.walk.chunks[i];
     float* e = kept.all ? kept.e + chunk.place * rows.lanes : kept.e;
     list_keys(rows, chunk, keys);
     score_chunk(rows, chunk, keys, e);
-    if (bounds.k) raise_bounds(bounds, e, keys.count, rows.vectors, rows.walk.total < 1024 ? 8 : SEGMENT);
-    std::memcpy(before, state.max, sizeof before);
-    raise_max(state, e, keys.count, rows.vectors);
+    const int pieces = piece_maxima(e, keys.count, rows.vectors, length, best);
+    if (bounds.k) raise_bounds(bounds, best, pieces, rows.vectors);
+    raise_reference(state, best, pieces, rows.vectors);
     if (wanted.log) {
       exponentials<true>(state, e, keys.count, rows.vectors);
     } else {
       exponentials<false>(state, e, keys.count, rows.vectors);
     }
-    if (kept.all) std::memcpy(kept.chunk_max + i * BLOCK_ROWS, state.safe_max, sizeof before);
-    if (wanted.watched) sum_rows(rows, state, keys, scaled_by_key(rows, keys, e));
-    fold(state, before, rows.lanes);
+    if (kept.all) std::memcpy(kept.reference + i * BLOCK_ROWS, state.safe_reference, sizeof state.safe_reference);
+    if (wanted.watched) sum_rows(rows, chunk, state, keys, labels, scaled_by_key(rows, keys, e));
+    fold(state, rows.lanes);
     if (wanted.output) mix(rows, chunk, state, e, output);
-  }
-  for (int v = 0; v < rows.vectors; ++v) {
-    const vf m = load(state.max + v * W);
-    store(state.safe_max + v * W, select(less(m, splat(-3e38f)), zero(), m));
   }
   const Finished done = finish_rows(rows, state);
   if (wanted.output) write_output(rows, done, output);
@@ -299,6 +300,7 @@ static void attend_block(Rows& rows, const Wanted& wanted, const Slab& slab) {
 }
 
 static void attend(const Call& call, const Slab& slab) {
+  const FlushTiny flush;
   const Wanted wanted(call);
   Rows rows(call, Scratch::mine());
   const int64_t per_head = slab.end - slab.begin, total = per_head * slab.num_heads;

@@ -5,6 +5,9 @@
 
 #include <array>
 #include <vector>
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
 
 #include "forward.h"
 #include "kernels.h"
@@ -42,7 +45,20 @@ struct OwnedCall : Call {
 void run_forward(OwnedCall& call, int threads) {
   call.link();
   nb::gil_scoped_release release;
-  forward(call, threads);
+  forward({call}, threads);
+}
+
+// Documents side by side: query tokens cu_query[s] … cu_query[s+1]-1 attend key tokens cu_key[s] … cu_key[s+1]-1.
+void run_ragged(OwnedCall& call, const std::vector<int64_t>& cu_query, const std::vector<int64_t>& cu_key, int threads) {
+  call.link();
+  nb::gil_scoped_release release;
+  forward_ragged(call, cu_query, cu_key, threads);
+}
+
+void run_backward(OwnedCall& call, int threads) {
+  call.link();
+  nb::gil_scoped_release release;
+  backward(call, threads);
 }
 
 }  // namespace
@@ -77,7 +93,47 @@ NB_MODULE(_core, m) {
              call.statistic_list.push_back({static_cast<Statistic::Kind>(kind), size, static_cast<int>(cell[0]),
                                             static_cast<int>(cell[1]), cell[2], first, second, result, second_result});
            })
-      .def("forward", &run_forward, "threads"_a);
+      .def_rw("grad_out", &OwnedCall::grad_out)
+      .def_rw("grad_q", &OwnedCall::grad_q)
+      .def_rw("grad_k", &OwnedCall::grad_k)
+      .def_rw("grad_v", &OwnedCall::grad_v)
+      .def("forward", &run_forward, "threads"_a)
+      .def("ragged", &run_ragged, "cu_query"_a, "cu_key"_a, "threads"_a)
+      .def("backward", &run_backward, "threads"_a);
+
+  nb::class_<Decode>(m, "Decode")
+      .def(nb::init<>())
+      .def_rw("q", &Decode::q)
+      .def_rw("out", &Decode::out)
+      .def_rw("row_max", &Decode::row_max)
+      .def_rw("row_log_sum", &Decode::row_log_sum)
+      .def_rw("key_pages", &Decode::key_pages)
+      .def_rw("value_pages", &Decode::value_pages)
+      .def_rw("block_table", &Decode::block_table)
+      .def_rw("lengths", &Decode::lengths)
+      .def_rw("starts", &Decode::starts)
+      .def_rw("sink", &Decode::sink)
+      .def_rw("scale", &Decode::scale)
+      .def("run", &decode, "threads"_a, nb::call_guard<nb::gil_scoped_release>());
+  m.def("write_pages", &write_pages, nb::call_guard<nb::gil_scoped_release>());
+  m.def("advise_huge", [](uintptr_t address, size_t bytes) {  // fewer address translations, where the system agrees
+#if defined(__linux__)
+    constexpr uintptr_t page = 4096;
+    const uintptr_t begin = (address + page - 1) / page * page, end = (address + bytes) / page * page;
+    return end > begin && madvise(reinterpret_cast<void*>(begin), end - begin, MADV_HUGEPAGE) == 0;
+#else
+    return false;
+#endif
+  });
+  m.def("multiply_packed", [](uintptr_t weights, bool int8, uintptr_t scale, uintptr_t bias, uintptr_t x, uintptr_t y,
+                              std::array<int64_t, 5> sizes, int threads) {
+    const auto [rows, depth, outputs, x_row, y_row] = sizes;
+    const PackedProduct call{reinterpret_cast<const void*>(weights), int8, reinterpret_cast<const float*>(scale),
+                             reinterpret_cast<const float*>(bias), reinterpret_cast<const float*>(x),
+                             reinterpret_cast<float*>(y), rows, depth, outputs, x_row, y_row};
+    nb::gil_scoped_release release;
+    multiply_packed(call, threads);
+  });
 
   m.def("isa", [] { return kernels().name; });
 }

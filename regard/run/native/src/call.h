@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #define REGARD_INLINE [[gnu::always_inline]] inline
+#define REGARD_STEP [[gnu::noinline]] static  // a step of a loop over chunks: one symbol each, so profiles can be read
 
 namespace regard {
 
@@ -57,8 +58,9 @@ struct Call {
   const Statistic* statistics = nullptr;
   int num_statistics = 0;
 
-  // Backward: the gradient of out, D_i = Σ out·dout, and the gradients per query head, f32 and contiguous.
-  View grad_out, delta, grad_q, grad_k, grad_v;
+  // Backward: the gradient of out, and where gradients go: float32, contiguous, per query head, zeroed; those of keys
+  // and values have rows of a multiple of 16 numbers.
+  View grad_out, grad_q, grad_k, grad_v;
 
   REGARD_INLINE int64_t batch() const { return q.shape[0]; }
   REGARD_INLINE int64_t heads() const { return q.shape[1]; }

@@ -4,11 +4,12 @@
 // a = e · f with f = e^(m_chunk - m) / L per row. Keys go by in segments of at most 32 that never cross a map cell;
 // a segment's sum and maximum per row serve the map and, where all its distances share a bin, the histogram.
 #pragma once
-#include "rowstate.h"
+#include "rowstats.h"
 
 namespace regard::REGARD_ISA {
 
 constexpr int SEGMENT = 32;
+constexpr int AHEAD = 12;  // keys fetched ahead: the kept e come from a far cache, and pages end every few keys
 
 struct Links {  // the strongest links of each row so far, strongest first
   int k = 0;
@@ -18,7 +19,7 @@ struct Links {  // the strongest links of each row so far, strongest first
   alignas(64) float bar[BLOCK_ROWS];  // only weights above it can enter
 };
 
-static void insert(Links& links, int row, float weight, int key) {
+REGARD_STEP void insert(Links& links, int row, float weight, int key) {
   float* w = links.weight + row * links.k;
   int* at = links.key + row * links.k;
   int place = links.count[row];
@@ -43,13 +44,10 @@ struct Bounds {
   float* best = nullptr;  // [k][BLOCK_ROWS], descending
 };
 
-static void raise_bounds(Bounds& bounds, const float* scores, int count, int vectors, int length) {
-  const int lanes = vectors * W;
+REGARD_STEP void raise_bounds(Bounds& bounds, const float* best, int pieces, int vectors) {
   for (int v = 0; v < vectors; ++v) {
-    for (int begin = 0; begin < count; begin += length) {
-      const int end = begin + length < count ? begin + length : count;
-      vf x = load(scores + begin * lanes + v * W);
-      for (int c = begin + 1; c < end; ++c) x = max(load(scores + c * lanes + v * W), x);
+    for (int piece = 0; piece < pieces; ++piece) {
+      vf x = load(best + piece * vectors * W + v * W);
       if (bits(less(load(bounds.best + (bounds.k - 1) * BLOCK_ROWS + v * W), x)) == 0) continue;
       for (int i = 0; i < bounds.k; ++i) {
         float* at = bounds.best + i * BLOCK_ROWS + v * W;
@@ -70,6 +68,7 @@ struct ColumnSums {  // what one sweep adds to, for one head of the block
   alignas(64) float factor[BLOCK_ROWS];  // f of the current chunk; 0 for rows that do not count
   float* row_max = nullptr;              // running maximum of a·c per row, where a key scale makes it unknown
   float* bins = nullptr;                 // [bins][W] float32 of this block
+  int position_low[BLOCK_ROWS / W], position_high[BLOCK_ROWS / W];  // of the rows of each vector
 };
 
 struct SegmentSums {
@@ -77,77 +76,81 @@ struct SegmentSums {
   alignas(64) float max[BLOCK_ROWS];
 };
 
-static int bin_of(int64_t distance, int bins) {
-  int bin = 0;
-  for (; distance > 0; distance >>= 1) ++bin;
+REGARD_INLINE int bin_of(int64_t distance, int bins) {
+  const int bin = distance == 0 ? 0 : 64 - __builtin_clzll(static_cast<unsigned long long>(distance));
   return bin < bins ? bin : bins - 1;
 }
 
-// Offers every weight above its row's bar.
-REGARD_INLINE void offer(Links& links, vf weight, vf bar, int first_row, int key) {
-  unsigned above = bits(less(bar, weight));
-  if (above == 0) return;
-  alignas(64) float lanes[W];
-  store(lanes, weight);
-  for (; above; above &= above - 1) {
-    const int lane = __builtin_ctz(above);
-    insert(links, first_row + lane, lanes[lane], key);
+// Offers the weights of one key that lie above their row's bar.
+REGARD_STEP void offer(Links& links, const float* weight, int first_row, int num_rows, int key) {
+  for (int row = 0; row < num_rows; row += W) {
+    unsigned above = bits(less(load(links.bar + first_row + row), load(weight + row)));
+    for (; above; above &= above - 1) {
+      const int lane = row + __builtin_ctz(above);
+      insert(links, first_row + lane, weight[lane], key);
+    }
   }
 }
 
-// One segment: column[c][lane] += Σ over vectors of a, and the sum and maximum of each row.
-template <bool WITH_LINKS>
-static void sweep_segment(ColumnSums& to, const float* e, int begin, int end, int vectors, const Keys& keys,
-                          float* column, SegmentSums& found) {
+// One segment for N vectors of rows, from row `first` on: column[c][lane] (+)= Σ over vectors of a, and the sum and
+// maximum of each row.
+template <int N, bool WITH_LINKS>
+REGARD_STEP void sweep_vectors(ColumnSums& to, const float* e, int count, int lanes, const int* slot, int first,
+                               float* column, SegmentSums& found) {
+  vf factor[N], sum[N], largest[N], bar[N];
+  for (int v = 0; v < N; ++v) {
+    factor[v] = load(to.factor + first + v * W);
+    sum[v] = largest[v] = zero();
+    bar[v] = WITH_LINKS ? load(to.links->bar + first + v * W) : zero();
+  }
+  const bool starts = first == 0;
+  e += first;
+  for (int c = 0; c < count; ++c, e += lanes) {
+    vf across = starts ? zero() : load(column + c * W);
+    vf weight[N];
+#pragma GCC unroll 4
+    for (int v = 0; v < N; ++v) {
+      __builtin_prefetch(e + AHEAD * lanes + v * W);
+      weight[v] = load(e + v * W) * factor[v];
+      across = across + weight[v];
+      sum[v] = sum[v] + weight[v];
+      largest[v] = max(largest[v], weight[v]);
+    }
+    store(column + c * W, across);
+    if (WITH_LINKS) {
+      vm any = nowhere();
+#pragma GCC unroll 4
+      for (int v = 0; v < N; ++v) any = either(any, less(bar[v], weight[v]));
+      if (__builtin_expect(bits(any) != 0, 0)) {
+        alignas(64) float kept[N * W];
+        for (int v = 0; v < N; ++v) store(kept + v * W, weight[v]);
+        offer(*to.links, kept, first, N * W, slot[c]);
+        for (int v = 0; v < N; ++v) bar[v] = load(to.links->bar + first + v * W);
+      }
+    }
+  }
+  for (int v = 0; v < N; ++v) {
+    store(found.sum + first + v * W, sum[v]);
+    store(found.max + first + v * W, largest[v]);
+  }
+}
+
+REGARD_INLINE void sweep_segment(ColumnSums& to, const float* e, int begin, int end, int vectors, const Keys& keys,
+                                 float* column, SegmentSums& found) {
   const int lanes = vectors * W;
   in_groups(vectors, [&](auto n, int first) {
     constexpr int N = decltype(n)::value;
-    vf factor[N], sum[N], largest[N];
-    for (int v = 0; v < N; ++v) {
-      factor[v] = load(to.factor + (first + v) * W);
-      sum[v] = largest[v] = zero();
-    }
-    for (int c = begin; c < end; ++c) {
-      vf across = first == 0 ? zero() : load(column + c * W);
-      vf weight[N];
-#pragma GCC unroll 4
-      for (int v = 0; v < N; ++v) {
-        weight[v] = load(e + c * lanes + (first + v) * W) * factor[v];
-        across = across + weight[v];
-        sum[v] = sum[v] + weight[v];
-        largest[v] = max(largest[v], weight[v]);
-      }
-      store(column + c * W, across);
-      if (WITH_LINKS) {
-        vm any = nowhere();
-#pragma GCC unroll 4
-        for (int v = 0; v < N; ++v) any = either(any, less(load(to.links->bar + (first + v) * W), weight[v]));
-        if (bits(any) != 0)
-          for (int v = 0; v < N; ++v)
-            offer(*to.links, weight[v], load(to.links->bar + (first + v) * W), (first + v) * W, keys.slot[c]);
-      }
-    }
-    for (int v = 0; v < N; ++v) {
-      store(found.sum + (first + v) * W, sum[v]);
-      store(found.max + (first + v) * W, largest[v]);
-    }
+    auto step = to.links ? sweep_vectors<N, true> : sweep_vectors<N, false>;
+    step(to, e + begin * lanes, end - begin, lanes, keys.slot + begin, first * W, column + begin * W, found);
   });
 }
 
-// Adds the weights of a segment to the bins of their distances, for the rows of one vector.
-static void add_to_bins(ColumnSums& to, const Rows& rows, const float* e, int begin, int end, int v, const Keys& keys,
-                        const SegmentSums& found) {
+// Adds the weights of a segment to the bins of their distances, for the rows of one vector. key_low, key_high: the
+// least and greatest key position.
+REGARD_STEP void add_to_bins(ColumnSums& to, const Rows& rows, const float* e, int begin, int end, int v,
+                             const Keys& keys, int key_low, int key_high, const SegmentSums& found) {
   const int bins = static_cast<int>(to.histogram->size);
-  int low = INT32_MAX, high = INT32_MIN, key_low = INT32_MAX, key_high = INT32_MIN;
-  for (int i = 0; i < W; ++i) {
-    const int p = rows.position[v * W + i];
-    low = p < low ? p : low;
-    high = p > high ? p : high;
-  }
-  for (int c = begin; c < end; ++c) {
-    key_low = keys.position[c] < key_low ? keys.position[c] : key_low;
-    key_high = keys.position[c] > key_high ? keys.position[c] : key_high;
-  }
+  const int low = to.position_low[v], high = to.position_high[v];
   const int64_t ahead = int64_t{low} - key_high, behind = int64_t{key_low} - high;  // how far apart, if disjoint
   const int64_t nearest = ahead > 0 ? ahead : behind > 0 ? behind : 0;
   const int64_t back = int64_t{high} - key_low, forth = int64_t{key_high} - low;
@@ -176,7 +179,7 @@ static void add_to_bins(ColumnSums& to, const Rows& rows, const float* e, int be
 }
 
 // Adds a segment to the map cells of its rows, for the rows of one vector.
-static void add_to_map(ColumnSums& to, const Rows& rows, int key, int v, const SegmentSums& found) {
+REGARD_STEP void add_to_map(ColumnSums& to, const Rows& rows, int key, int v, const SegmentSums& found) {
   const Statistic& pool = *to.pool;
   const int64_t width = (rows.call.keys() + (int64_t{1} << pool.key_shift) - 1) >> pool.key_shift;
   const int64_t first_cell = pool.query_offset >> pool.query_shift, key_cell = key >> pool.key_shift;
@@ -199,30 +202,30 @@ static void add_to_map(ColumnSums& to, const Rows& rows, int key, int v, const S
 }
 
 // One chunk, e in scores' layout.
-static void sweep_chunk(ColumnSums& to, const Rows& rows, const Keys& keys, const float* e) {
+REGARD_STEP void sweep_chunk(ColumnSums& to, const Rows& rows, const Chunk& chunk, const Keys& keys, const float* e) {
   float* column = rows.scratch.floats(Scratch::segment, (CHUNK + W) * W);
   SegmentSums found;
   for (int begin = 0; begin < keys.count;) {
     int end = begin + 1;  // to the next anchor, or the end of a run
     while (end < keys.count && keys.slot[end] == keys.slot[end - 1] + 1 && keys.slot[end] % to.segment != 0) ++end;
-    if (to.links) {
-      sweep_segment<true>(to, e, begin, end, rows.vectors, keys, column, found);
-    } else {
-      sweep_segment<false>(to, e, begin, end, rows.vectors, keys, column, found);
-    }
+    sweep_segment(to, e, begin, end, rows.vectors, keys, column, found);
+    int key_low = 0, key_high = 0;
+    if (to.histogram) lowest_and_highest(keys.position + begin, end - begin, key_low, key_high);
     for (int v = 0; v < rows.vectors; ++v) {
       if (to.row_max) store(to.row_max + v * W, max(load(to.row_max + v * W), load(found.max + v * W)));
-      if (to.histogram) add_to_bins(to, rows, e, begin, end, v, keys, found);
+      if (to.histogram) add_to_bins(to, rows, e, begin, end, v, keys, key_low, key_high, found);
       if (to.pool) add_to_map(to, rows, keys.slot[begin], v, found);
     }
     begin = end;
   }
   if (to.total.mass == nullptr) return;
+  alignas(64) float sums[CHUNK + W];
   for (int c = keys.count * W; c < (keys.count + W) * W; ++c) column[c] = 0;
-  for (int c = 0; c < keys.count; c += W) {
-    alignas(64) float sums[W];
-    store(sums, lane_sums(column + c * W));
-    for (int i = 0; i < W && c + i < keys.count; ++i) to.total.mass[keys.slot[c + i]] += sums[i];
+  for (int c = 0; c < keys.count; c += W) store(sums + c, lane_sums(column + c * W));
+  for (int r = 0; r < chunk.num_runs; ++r) {
+    const Run& run = rows.walk.runs[chunk.first_run + r];
+    double* mass = to.total.mass + run.key;
+    for (int i = 0; i < run.length; ++i) mass[i] += sums[run.place + i];
   }
 }
 

@@ -1,9 +1,20 @@
-// One attention call over all its rows: cut into slabs, walked on several threads, sums over rows merged in order.
+// Attention calls over all their rows: cut into slabs, walked on several threads, sums over rows merged in order.
 #pragma once
+#include <vector>
+
 #include "call.h"
 
 namespace regard {
 
-void forward(const Call& call, int threads);
+// Several independent calls in one parallel region.
+void forward(const std::vector<Call>& calls, int threads);
+
+// One call whose tokens are documents side by side (batch 1): each is a call of its own, on a part of every array.
+// Histograms are [documents, H, bins]; maps and tables of pairs have no packed form and are not accepted.
+void forward_ragged(const Call& packed, const std::vector<int64_t>& cu_query, const std::vector<int64_t>& cu_key,
+                    int threads);
+
+// Gradients of one call; each head is one task.
+void backward(const Call& call, int threads);
 
 }  // namespace regard

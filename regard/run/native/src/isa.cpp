@@ -1,6 +1,8 @@
 // Compiled once per instruction set; REGARD_ISA names the namespace and the table.
-#include "attend.h"
+#include "backward.h"
+#include "decode.h"
 #include "kernels.h"
+#include "linear.h"
 
 #define REGARD_JOIN(a, b) a##b
 #define REGARD_TABLE(isa) REGARD_JOIN(kernels_, isa)
@@ -10,6 +12,7 @@
 namespace regard {
 
 extern const Kernels REGARD_TABLE(REGARD_ISA);
-const Kernels REGARD_TABLE(REGARD_ISA) = {REGARD_NAME(REGARD_ISA), REGARD_ISA::attend};
+const Kernels REGARD_TABLE(REGARD_ISA) = {REGARD_NAME(REGARD_ISA), REGARD_ISA::attend, REGARD_ISA::backward,
+                                           REGARD_ISA::decode, REGARD_ISA::multiply_packed};
 
 }  // namespace regard

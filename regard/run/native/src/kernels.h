@@ -1,12 +1,16 @@
 // The kernels of one instruction set, and the choice among the sets that were compiled.
 #pragma once
-#include "call.h"
+#include "packed.h"
+#include "paged.h"
 
 namespace regard {
 
 struct Kernels {
   const char* name;
   void (*attend)(const Call&, const Slab&);
+  void (*backward)(const Call&, int64_t batch, int64_t head);
+  void (*decode)(const Decode&, int64_t sequence, int64_t group, int64_t begin, int64_t end, float* parts);
+  void (*multiply_packed)(const PackedProduct&, int64_t first_panel, int64_t last_panel);
 };
 
 extern const Kernels kernels_base;

@@ -11,6 +11,14 @@
 namespace regard {
 namespace {
 
+constexpr int SPINS = 1000;  // some 50 microseconds: layers follow one another, and waking a thread costs as much
+
+inline void pause() {
+#if defined(__x86_64__)
+  __builtin_ia32_pause();
+#endif
+}
+
 class Pool {
  public:
   // False if another thread is using the pool.
@@ -21,18 +29,20 @@ class Pool {
     {
       std::lock_guard<std::mutex> guard(mutex_);
       while (num_workers_ < helpers) {
-        std::thread(&Pool::work, this, num_workers_, generation_).detach();
+        std::thread(&Pool::work, this, num_workers_, generation_.load()).detach();
         ++num_workers_;
       }
       body_ = &body;
       tasks_ = tasks;
       next_ = 0;
       error_ = nullptr;
-      helpers_ = running_ = helpers;
+      helpers_ = helpers;
+      running_ = helpers;
       ++generation_;
     }
     wake_.notify_all();
     drain();
+    for (int i = 0; i < SPINS && running_ != 0; ++i) pause();
     std::unique_lock<std::mutex> guard(mutex_);
     done_.wait(guard, [&] { return running_ == 0; });
     std::exception_ptr error = error_;
@@ -44,6 +54,7 @@ class Pool {
  private:
   void work(int index, uint64_t seen) {
     for (;;) {
+      for (int i = 0; i < SPINS && generation_ == seen; ++i) pause();
       {
         std::unique_lock<std::mutex> guard(mutex_);
         wake_.wait(guard, [&] { return generation_ != seen; });
@@ -73,8 +84,9 @@ class Pool {
   const std::function<void(int64_t)>* body_ = nullptr;
   std::atomic<int64_t> next_{0};
   int64_t tasks_ = 0;
-  int num_workers_ = 0, helpers_ = 0, running_ = 0;
-  uint64_t generation_ = 0;
+  int num_workers_ = 0, helpers_ = 0;
+  std::atomic<int> running_{0};
+  std::atomic<uint64_t> generation_{0};
   std::exception_ptr error_;
 };
 

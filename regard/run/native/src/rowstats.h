@@ -19,45 +19,60 @@ REGARD_INLINE void sum_over_keys(const float* e, int count, int vectors, float* 
   });
 }
 
-static void sum_feature(const Rows& rows, const Statistic& wanted, const Keys& keys, const float* e, float* parts) {
-  alignas(64) float feature[CHUNK];
-  bool any = false;
-  for (int c = 0; c < keys.count; ++c) {
-    feature[c] = *wanted.first.at<const float>(rows.block.batch, keys.slot[c]);
-    any = any || feature[c] != 0;
+struct Labels {  // the rows' labels of one match statistic
+  alignas(64) int own[BLOCK_ROWS];
+  int low, high;
+};
+
+static void lowest_and_highest(const int* x, int count, int& low, int& high) {
+  low = high = x[0];
+  for (int i = 1; i < count; ++i) {
+    low = x[i] < low ? x[i] : low;
+    high = x[i] > high ? x[i] : high;
   }
-  if (!any) {
-    for (int row = 0; row < rows.lanes; ++row) parts[row] = 0;
+}
+
+static void start_labels(const Rows& rows, const Statistic& wanted, Labels& labels) {
+  for (int row = 0; row < rows.lanes; ++row)
+    labels.own[row] = *wanted.first.at<const int>(rows.block.batch, rows.block.query[row < rows.block.rows ? row : 0]);
+  lowest_and_highest(labels.own, rows.lanes, labels.low, labels.high);
+}
+
+static void set_zero(const Rows& rows, float* parts) {
+  for (int row = 0; row < rows.lanes; ++row) parts[row] = 0;
+}
+
+REGARD_STEP void sum_feature(const Rows& rows, const Chunk& chunk, const Statistic& wanted, const float* e,
+                             const float* plain_sum, float* parts) {
+  alignas(64) float feature[CHUNK];
+  collect(rows, chunk, wanted.first.at<const float>(rows.block.batch), feature);
+  int not_zero = 0, not_one = 0;
+  for (int c = 0; c < chunk.count; ++c) {
+    not_zero |= feature[c] != 0;
+    not_one |= feature[c] != 1;
+  }
+  if (not_zero == 0) return set_zero(rows, parts);
+  if (not_one == 0 && plain_sum != nullptr) {
+    std::memcpy(parts, plain_sum, sizeof(float) * rows.lanes);
     return;
   }
-  sum_over_keys(e, keys.count, rows.vectors, parts,
+  sum_over_keys(e, chunk.count, rows.vectors, parts,
                 [&](vf sum, vf x, int c, int) { return fma(x, splat(feature[c]), sum); });
 }
 
-static void sum_matches(const Rows& rows, const Statistic& wanted, const Keys& keys, const float* e, float* parts) {
-  alignas(64) int own[BLOCK_ROWS];
+REGARD_STEP void sum_matches(const Rows& rows, const Chunk& chunk, const Statistic& wanted, const Labels& labels,
+                             const float* e, float* parts) {
   alignas(64) int label[CHUNK];
-  int low = INT32_MAX, high = INT32_MIN, key_low = INT32_MAX, key_high = INT32_MIN;
-  for (int row = 0; row < rows.lanes; ++row) {
-    own[row] = *wanted.first.at<const int>(rows.block.batch, rows.block.query[row < rows.block.rows ? row : 0]);
-    low = own[row] < low ? own[row] : low;
-    high = own[row] > high ? own[row] : high;
-  }
-  for (int c = 0; c < keys.count; ++c) {
-    label[c] = *wanted.second.at<const int>(rows.block.batch, keys.slot[c]);
-    key_low = label[c] < key_low ? label[c] : key_low;
-    key_high = label[c] > key_high ? label[c] : key_high;
-  }
-  if (key_high < low || high < key_low) {  // no label in common: labels that are positions rarely meet
-    for (int row = 0; row < rows.lanes; ++row) parts[row] = 0;
-    return;
-  }
-  sum_over_keys(e, keys.count, rows.vectors, parts, [&](vf sum, vf x, int c, int v) {
-    return add_where(equal(load(own + v * W), splat(label[c])), sum, x);
+  collect(rows, chunk, wanted.second.at<const int>(rows.block.batch), label);
+  int low, high;
+  lowest_and_highest(label, chunk.count, low, high);
+  if (high < labels.low || labels.high < low) return set_zero(rows, parts);  // labels that are positions rarely meet
+  sum_over_keys(e, chunk.count, rows.vectors, parts, [&](vf sum, vf x, int c, int v) {
+    return add_where(equal(load(labels.own + v * W), splat(label[c])), sum, x);
   });
 }
 
-static void sum_distances(const Rows& rows, const Keys& keys, const float* e, float* parts) {
+REGARD_STEP void sum_distances(const Rows& rows, const Keys& keys, const float* e, float* parts) {
   sum_over_keys(e, keys.count, rows.vectors, parts, [&](vf sum, vf x, int c, int v) {
     return fma(magnitude(to_float(splat(keys.position[c]) - load(rows.position + v * W))), x, sum);
   });
@@ -72,15 +87,27 @@ static int num_row_sums(const Call& call) {
   return count;
 }
 
+static Labels* start_matches(const Rows& rows) {
+  int count = 0;
+  for (int i = 0; i < rows.call.num_statistics; ++i) count += rows.call.statistics[i].kind == Statistic::match;
+  if (count == 0) return nullptr;
+  Labels* labels = reinterpret_cast<Labels*>(rows.scratch.floats(Scratch::labels, count * sizeof(Labels) / 4));
+  for (int i = 0, at = 0; i < rows.call.num_statistics; ++i)
+    if (rows.call.statistics[i].kind == Statistic::match) start_labels(rows, rows.call.statistics[i], labels[at++]);
+  return labels;
+}
+
 // e of one chunk -> the parts of every extra sum.
-static void sum_rows(const Rows& rows, RowState& state, const Keys& keys, const float* e) {
+static void sum_rows(const Rows& rows, const Chunk& chunk, RowState& state, const Keys& keys, const Labels* labels,
+                     const float* e) {
   const Call& call = rows.call;
+  const float* plain_sum = call.key_scale ? nullptr : state.parts + weight_sum * BLOCK_ROWS;
   float* parts = state.parts + first_extra * BLOCK_ROWS;
   for (int i = 0; i < call.num_statistics; ++i) {
     const Statistic& wanted = call.statistics[i];
     switch (wanted.kind) {
-      case Statistic::sum: sum_feature(rows, wanted, keys, e, parts); break;
-      case Statistic::match: sum_matches(rows, wanted, keys, e, parts); break;
+      case Statistic::sum: sum_feature(rows, chunk, wanted, e, plain_sum, parts); break;
+      case Statistic::match: sum_matches(rows, chunk, wanted, *labels++, e, parts); break;
       case Statistic::distance: sum_distances(rows, keys, e, parts); break;
       default: continue;
     }

@@ -20,9 +20,12 @@ struct Rows {
   Block block;
   int lanes = 0, vectors = 0;           // rows rounded up to whole vectors
   float* query = nullptr;               // scaled queries, [Dk][lanes]
+  bool has_positions = false;
   int64_t base = 0;                     // positions are kept relative to it, as int32
   alignas(64) int position[BLOCK_ROWS];
   alignas(64) int first_interval[BLOCK_ROWS];  // per row, the first interval that does not end before the chunk
+  int shared_intervals = 0;             // intervals that every row sees, [start, stop) pairs
+  int* shared = nullptr;
 };
 
 struct Keys {  // what a chunk's compact keys are, as plain arrays
@@ -55,15 +58,44 @@ static void pack_rows(const Rows& rows, const View& view, int64_t width, bool sc
   }
 }
 
-static void start_rows(Rows& rows) {
+// What the r-th intervals of all rows have in common, for every r: chunks inside need no mask.
+static void share_intervals(Rows& rows) {
+  const Call& call = rows.call;
+  const Block& block = rows.block;
+  const int intervals = static_cast<int>(call.start.shape[3]);
+  rows.shared = rows.scratch.ints(Scratch::shared, 2 * static_cast<size_t>(intervals));
+  rows.shared_intervals = intervals;
+  for (int r = 0; r < intervals; ++r) {
+    int begin = 0, end = INT32_MAX;
+    for (int row = 0; row < block.rows; ++row) {
+      const int64_t head = block.head[row], query = block.query[row];
+      const int start = *call.start.at<const int>(block.batch, head, query, r);
+      const int stop = *call.stop.at<const int>(block.batch, head, query, r);
+      begin = start > begin ? start : begin;
+      end = stop < end ? stop : end;
+    }
+    rows.shared[2 * r] = begin;
+    rows.shared[2 * r + 1] = end;
+  }
+}
+
+static bool seen_by_all(const Rows& rows, const Chunk& chunk) {
+  for (int r = 0; r < rows.shared_intervals; ++r)
+    if (rows.shared[2 * r] <= chunk.begin && chunk.end <= rows.shared[2 * r + 1]) return true;
+  return false;
+}
+
+REGARD_STEP void start_rows(Rows& rows) {
   const Call& call = rows.call;
   rows.vectors = (rows.block.rows + W - 1) / W;
   rows.lanes = rows.vectors * W;
   rows.walk.plan(call, rows.block);
+  share_intervals(rows);
   rows.query = rows.scratch.floats(Scratch::query, call.key_width() * rows.lanes);
   pack_rows(rows, call.q, call.key_width(), true, rows.query);
   for (int row = 0; row < BLOCK_ROWS; ++row) rows.first_interval[row] = 0;
-  if (reads_positions(call)) {
+  rows.has_positions = reads_positions(call);
+  if (rows.has_positions) {
     rows.base = *call.query_positions.at<const int64_t>(rows.block.batch, rows.block.query[0]);
     for (int row = 0; row < rows.lanes; ++row) {
       const int64_t query = rows.block.query[row < rows.block.rows ? row : rows.block.rows - 1];
@@ -72,17 +104,25 @@ static void start_rows(Rows& rows) {
   }
 }
 
-static void list_keys(const Rows& rows, const Chunk& chunk, Keys& keys) {
+// to[compact key] = from[key], for a chunk's runs.
+template <class T>
+REGARD_INLINE void collect(const Rows& rows, const Chunk& chunk, const T* from, T* to) {
+  for (int r = 0; r < chunk.num_runs; ++r) {
+    const Run& run = rows.walk.runs[chunk.first_run + r];
+    std::memcpy(to + run.place, from + run.key, sizeof(T) * static_cast<size_t>(run.length));
+  }
+}
+
+REGARD_STEP void list_keys(const Rows& rows, const Chunk& chunk, Keys& keys) {
   keys.count = chunk.count;
   for (int r = 0; r < chunk.num_runs; ++r) {
     const Run& run = rows.walk.runs[chunk.first_run + r];
     for (int i = 0; i < run.length; ++i) keys.slot[run.place + i] = run.key + i;
   }
-  if (reads_positions(rows.call)) {
-    for (int i = 0; i < keys.count; ++i)
-      keys.position[i] = static_cast<int>(
-          *rows.call.key_positions.at<const int64_t>(rows.block.batch, keys.slot[i]) - rows.base);
-  }
+  if (!rows.has_positions) return;
+  int64_t position[CHUNK];
+  collect(rows, chunk, rows.call.key_positions.at<const int64_t>(rows.block.batch), position);
+  for (int i = 0; i < keys.count; ++i) keys.position[i] = static_cast<int>(position[i] - rows.base);
 }
 
 // s += bias, one number per key for all lanes.
@@ -115,7 +155,7 @@ REGARD_INLINE void add_by_distance(const Rows& rows, const Keys& keys, float* sc
   }
 }
 
-static void apply(const Rows& rows, const Term& term, const Keys& keys, float* scores) {
+REGARD_STEP void apply(const Rows& rows, const Term& term, const Keys& keys, float* scores) {
   const Block& block = rows.block;
   const View& tensor = term.tensor;
   alignas(64) float per_lane[BLOCK_ROWS];
@@ -158,8 +198,9 @@ static void apply(const Rows& rows, const Term& term, const Keys& keys, float* s
   }
 }
 
-// -inf where a row does not see a key. Full chunks, the many, cost one comparison per row.
-static void hide(Rows& rows, const Chunk& chunk, const Keys& keys, float* scores) {
+// -inf where a row does not see a key.
+REGARD_STEP void hide(Rows& rows, const Chunk& chunk, const Keys& keys, float* scores) {
+  if (seen_by_all(rows, chunk)) return;
   const Call& call = rows.call;
   const Block& block = rows.block;
   const int intervals = static_cast<int>(call.start.shape[3]);
@@ -174,7 +215,9 @@ static void hide(Rows& rows, const Chunk& chunk, const Keys& keys, float* scores
       const int* start = call.start.at<const int>(block.batch, block.head[row], block.query[row]);
       const int* stop = call.stop.at<const int>(block.batch, block.head[row], block.query[row]);
       int& first = rows.first_interval[row];
-      while (first < intervals && (stop[first * stop_step] <= chunk.begin || stop[first * stop_step] <= start[first * step])) ++first;
+      while (first < intervals &&
+             (stop[first * stop_step] <= chunk.begin || stop[first * stop_step] <= start[first * step]))
+        ++first;
       for (int r = first; r < intervals; ++r) {
         const int begin = start[r * step] > chunk.begin ? start[r * step] : chunk.begin;
         const int end = stop[r * stop_step] < chunk.end ? stop[r * stop_step] : chunk.end;
@@ -204,18 +247,34 @@ static void hide(Rows& rows, const Chunk& chunk, const Keys& keys, float* scores
   }
 }
 
-// scores[key][row] = every term in order of scale · q·k, and -inf where the row does not see the key.
-static void score_chunk(Rows& rows, const Chunk& chunk, const Keys& keys, float* scores) {
+// slope[i] *= d softcap(s) / ds = 1 - (softcap(s) / cap)², from the capped scores.
+static void multiply_slope(const Term& term, const float* scores, int count, float* slope) {
+  const vf cap = splat(term.number);
+  for (int i = 0; i < count; i += W) {
+    const vf t = load(scores + i) / cap;
+    store(slope + i, load(slope + i) * (splat(1.f) - t * t));
+  }
+}
+
+// scores[key][row] = every term in order of scale · q·k, and -inf where the row does not see the key. slope, if given:
+// the derivative of each score by its dot product.
+REGARD_STEP void score_chunk(Rows& rows, const Chunk& chunk, const Keys& keys, float* scores, float* slope = nullptr) {
   const Call& call = rows.call;
   const int64_t width = call.key_width();
   float* room = call.k.type == Type::f32 ? nullptr : rows.scratch.floats(Scratch::keys, CHUNK * width);
   for (int r = 0; r < chunk.num_runs; ++r) {
     const Run& run = rows.walk.runs[chunk.first_run + r];
     const Operand k = float_rows(call.k, rows.block.batch, rows.block.group, run.key, run.length, width, room);
-    multiply(run.length, rows.vectors, k, rows.query, rows.lanes, scores + int64_t{run.place} * rows.lanes, rows.lanes,
-             width, false);
+    multiply<false>(run.length, rows.vectors, k, rows.query, rows.lanes, scores + int64_t{run.place} * rows.lanes,
+                    rows.lanes, width);
   }
-  for (int i = 0; i < call.num_terms; ++i) apply(rows, call.terms[i], keys, scores);
+  const int cells = keys.count * rows.lanes;
+  if (slope)
+    for (int i = 0; i < cells; ++i) slope[i] = 1;
+  for (int i = 0; i < call.num_terms; ++i) {
+    apply(rows, call.terms[i], keys, scores);
+    if (slope && call.terms[i].kind == Term::softcap) multiply_slope(call.terms[i], scores, cells, slope);
+  }
   hide(rows, chunk, keys, scores);
 }
 

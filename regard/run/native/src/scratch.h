@@ -7,8 +7,8 @@ namespace regard {
 class Scratch {
  public:
   enum Slot {
-    query, scores, output, keys, values, state, chunk_max, mask, segment, pairs, labels, scaled, intervals,
-    rows_q, rows_o, grads, weights, slots
+    query, scores, output, keys, values, state, references, mask, segment, pairs, labels, bins, scaled, intervals, shared,
+    rows_q, rows_o, grads, grad_query, weights, slots
   };
   ~Scratch();
   float* floats(Slot slot, size_t count);  // 64-byte aligned, contents undefined

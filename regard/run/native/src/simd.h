@@ -86,24 +86,53 @@ REGARD_INLINE vf add_where(vm m, vf sum, vf x) { return sum + as_float(as_int(x)
 
 REGARD_INLINE vf magnitude(vf x) { return as_float(as_int(x) & splat(0x7fffffff)); }
 
-constexpr float LOWEST_EXPONENT = -87.33f;  // below it e^x is not a normal float32: taken as 0
+constexpr float LOWEST = -104.f;  // e^x rounds to 0 below it
 
-// e^x for x <= 88, relative error below 2e-7; exactly 1 at 0, exactly 0 below -87.33 and at -inf. x must be >= -1e4
-// or have been raised to it: the exponent is built in the integer domain.
-REGARD_INLINE vf exponential(vf x) {
-  const vf shifted = fma(x, splat(1.44269504f), splat(12582912.f));  // low bits: round(x / ln 2)
-  const vf n = shifted - splat(12582912.f);
-  vf r = fma(n, splat(-0.693145752f), x);
-  r = fma(n, splat(-1.42860677e-6f), r);
-  vf p = fma(r, splat(1.9875691500e-4f), splat(1.3981999507e-3f));
-  p = fma(p, r, splat(8.3334519073e-3f));
-  p = fma(p, r, splat(4.1665795894e-2f));
-  p = fma(p, r, splat(1.6666665459e-1f));
-  p = fma(p, r, splat(5.0000001201e-1f));
-  p = fma(p, r * r, r) + splat(1.f);
-  const vf result = as_float(as_int(p) + (as_int(shifted) << 23));
-  return select(less(x, splat(LOWEST_EXPONENT)), zero(), result);
+// e^x for -104 <= x <= 88, relative error below 2e-7; exactly 1 at 0. Below about -87.3, where e^x is not a normal
+// float32, exactly 0. The polynomial is the minimax one of degree 5 on |r| <= ln 2 / 2. N vectors go in step, so that
+// their chains of dependent operations overlap.
+template <int N>
+REGARD_INLINE void exponentials_of(vf (&x)[N]) {
+  vf shifted[N], n[N], r[N], p[N];
+#define REGARD_EACH(statement)   \
+  _Pragma("GCC unroll 4") for (int v = 0; v < N; ++v) { statement; }
+  REGARD_EACH(shifted[v] = fma(x[v], splat(1.44269504f), splat(12582912.f)))  // low bits: round(x / ln 2)
+  REGARD_EACH(n[v] = shifted[v] - splat(12582912.f))
+  REGARD_EACH(r[v] = fma(n[v], splat(-0.693147182f), x[v]))
+  REGARD_EACH(p[v] = fma(r[v], splat(0.00829030666f), splat(0.0418979749f)))
+  REGARD_EACH(p[v] = fma(p[v], r[v], splat(0.166676372f)))
+  REGARD_EACH(p[v] = fma(p[v], r[v], splat(0.499991506f)))
+  REGARD_EACH(p[v] = fma(p[v], r[v], splat(0.999999702f)))
+  REGARD_EACH(p[v] = fma(p[v], r[v], splat(1.f)))
+#if defined(__AVX512F__)
+  REGARD_EACH(x[v] = reinterpret_cast<vf>(_mm512_scalef_ps((__m512)p[v], (__m512)n[v])))  // see FlushTiny
+#else
+  REGARD_EACH(x[v] = select(less(x[v], splat(-87.33f)), zero(), as_float(as_int(p[v]) + (as_int(shifted[v]) << 23))))
+#endif
+#undef REGARD_EACH
 }
+
+REGARD_INLINE vf exponential(vf x) {
+  vf one[1] = {x};
+  exponentials_of(one);
+  return one[0];
+}
+
+// While it lives, this thread's results and operands below the normal float32 range count as 0, as they would cost
+// a hundred times as much as others.
+class FlushTiny {
+ public:
+#if defined(__SSE2__)
+  FlushTiny() : before_(__builtin_ia32_stmxcsr()) { __builtin_ia32_ldmxcsr(before_ | 0x8040); }
+  ~FlushTiny() { __builtin_ia32_ldmxcsr(before_); }
+
+ private:
+  unsigned before_;
+#else
+  FlushTiny() {}
+  ~FlushTiny() {}
+#endif
+};
 
 // tanh x: an odd polynomial near 0, where 1 - 2/(e^2x + 1) would lose digits.
 REGARD_INLINE vf hyperbolic_tangent(vf x) {
@@ -142,19 +171,30 @@ REGARD_INLINE vf lane_sums(const float* x) {
   return level[0];
 }
 
+// Sum and maximum over the lanes, by halves: each step joins x with itself turned by half of what is left.
+#if defined(__AVX512F__)
+#define REGARD_TURN(x, by) \
+  __builtin_shuffle(x, (vi{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15} + (by)) & 15)
+#elif defined(__AVX2__)
+#define REGARD_TURN(x, by) __builtin_shuffle(x, (vi{0, 1, 2, 3, 4, 5, 6, 7} + (by)) & 7)
+#else
+#define REGARD_TURN(x, by) __builtin_shuffle(x, (vi{0, 1, 2, 3} + (by)) & 3)
+#endif
+
 REGARD_INLINE float sum_of(vf x) {
-  float lanes[W];
-  store(lanes, x);
-  for (int width = W / 2; width >= 1; width /= 2)
-    for (int i = 0; i < width; ++i) lanes[i] = lanes[2 * i] + lanes[2 * i + 1];
-  return lanes[0];
+  if (W > 8) x = x + REGARD_TURN(x, 8);
+  if (W > 4) x = x + REGARD_TURN(x, 4);
+  x = x + REGARD_TURN(x, 2);
+  x = x + REGARD_TURN(x, 1);
+  return x[0];
 }
 
 REGARD_INLINE float max_of(vf x) {
-  float lanes[W], best = x[0];
-  store(lanes, x);
-  for (int i = 1; i < W; ++i) best = lanes[i] > best ? lanes[i] : best;
-  return best;
+  if (W > 8) x = max(x, REGARD_TURN(x, 8));
+  if (W > 4) x = max(x, REGARD_TURN(x, 4));
+  x = max(x, REGARD_TURN(x, 2));
+  x = max(x, REGARD_TURN(x, 1));
+  return x[0];
 }
 
 // f(N, first) for groups of up to four vectors: N is a constant, so that a group lives in registers.

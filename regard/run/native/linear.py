@@ -1,0 +1,73 @@
+"""Linear layers for few rows: weights packed once, read once per call, whatever the number of rows up to 256."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from regard.run.native.extension import extension
+
+PANEL = 32
+
+
+@dataclass(frozen=True, eq=False)
+class PackedLinear:
+    """y = x · wᵀ + b with w [N,K] in panels of 32 outputs, [N/32, K, 32]; float32, or int8 with a scale per output.
+
+    A row's result does not depend on the other rows of the call: same bits alone and in any batch.
+    """
+
+    panels: Tensor
+    scale: Tensor | None
+    bias: Tensor | None
+    num_outputs: int
+
+    @property
+    def depth(self) -> int:
+        """K: the width of an input row."""
+        return self.panels.shape[1]
+
+    @classmethod
+    def pack(cls, weight: Tensor, bias: Tensor | None = None, scale: Tensor | None = None) -> PackedLinear:
+        """From a weight [N,K]: floating point, or int8 with its scale [N] (w = scale · int8)."""
+        if (weight.dtype == torch.int8) != (scale is not None):
+            raise ValueError(f"int8 weights come with a scale per output and others without, got {weight.dtype}")
+        outputs, depth = weight.shape
+        stored = weight.detach() if weight.dtype == torch.int8 else weight.detach().float()
+        padded = torch.nn.functional.pad(stored, (0, 0, 0, -outputs % PANEL))
+        panels = padded.view(-1, PANEL, depth).transpose(1, 2).contiguous()
+        return cls(panels, _floats(scale), _floats(bias), outputs)
+
+    @classmethod
+    def quantised(cls, weight: Tensor, bias: Tensor | None = None) -> PackedLinear:
+        """From a weight [N,K], rounded to int8 with one scale per output: scale = max |w| / 127."""
+        scale = weight.detach().float().abs().amax(1).clamp(min=1e-30) / 127
+        rounded = (weight.detach().float() / scale[:, None]).round().clamp(-127, 127).to(torch.int8)
+        return cls.pack(rounded, bias, scale)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """x [..., K] -> [..., N] float32."""
+        if x.shape[-1] != self.depth:
+            raise ValueError(f"rows must have {self.depth} numbers, got {list(x.shape)}")
+        if x.requires_grad and torch.is_grad_enabled():
+            raise ValueError("a packed linear layer has no gradient; use torch.nn.functional.linear, or no_grad")
+        rows = x.reshape(-1, self.depth).float()
+        rows = rows if rows.stride(1) == 1 or self.depth == 1 else rows.contiguous()
+        y = torch.empty((rows.shape[0], self.num_outputs))
+        extension().multiply_packed(
+            self.panels.data_ptr(),
+            self.panels.dtype == torch.int8,
+            0 if self.scale is None else self.scale.data_ptr(),
+            0 if self.bias is None else self.bias.data_ptr(),
+            rows.data_ptr(),
+            y.data_ptr(),
+            (rows.shape[0], self.depth, self.num_outputs, rows.stride(0), self.num_outputs),
+            torch.get_num_threads(),
+        )
+        return y.view(*x.shape[:-1], self.num_outputs)
+
+
+def _floats(x: Tensor | None) -> Tensor | None:
+    return None if x is None else x.detach().float().contiguous()

@@ -1,0 +1,87 @@
+#include "paged.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <limits>
+#include <vector>
+
+#include "kernels.h"
+#include "pool.h"
+
+namespace regard {
+namespace {
+
+struct Part {  // the tokens begin … end-1 of one sequence and key-value head
+  int64_t sequence, group, begin, end;
+};
+
+// out = Σ over parts of e^(m_p - m) o_p / L, in the order of the parts.
+void join(const Decode& call, int64_t sequence, int64_t head, const float* parts, int64_t count, int64_t stride) {
+  float m = -std::numeric_limits<float>::infinity();
+  for (int64_t p = 0; p < count; ++p) m = std::max(m, parts[p * stride]);
+  float* out = call.out.at<float>(sequence, head);
+  const int64_t width = call.value_width();
+  std::fill(out, out + width, 0.f);
+  *call.row_max.at<float>(sequence, head) = m;
+  *call.row_log_sum.at<float>(sequence, head) = 0;
+  if (m == -std::numeric_limits<float>::infinity()) return;
+  double total = 0;
+  for (int64_t p = 0; p < count; ++p) total += std::exp(double{parts[p * stride]} - m) * parts[p * stride + 1];
+  double log_total = std::log(total);
+  if (call.sink) {
+    const double x = double{*call.sink.at<float>(head)} - m;
+    const double larger = std::max(x, log_total), smaller = std::min(x, log_total);
+    log_total = larger + std::log1p(std::exp(smaller - larger));
+  }
+  *call.row_log_sum.at<float>(sequence, head) = static_cast<float>(log_total);
+  for (int64_t p = 0; p < count; ++p) {
+    const float factor = static_cast<float>(std::exp(double{parts[p * stride]} - m - log_total));
+    const float* from = parts + p * stride + 2;
+    for (int64_t d = 0; d < width; ++d) out[d] += factor * from[d];
+  }
+}
+
+}  // namespace
+
+void decode(const Decode& call, int threads) {
+  std::vector<Part> parts;
+  std::vector<int64_t> first_part(static_cast<size_t>(call.sequences() * call.groups() + 1), 0);
+  for (int64_t s = 0; s < call.sequences(); ++s) {
+    const int64_t length = *call.lengths.at<int>(s), start = call.starts ? *call.starts.at<int>(s) : 0;
+    for (int64_t g = 0; g < call.groups(); ++g) {
+      for (int64_t cut = start / SPLIT_TOKENS * SPLIT_TOKENS; cut < length; cut += SPLIT_TOKENS)
+        parts.push_back({s, g, std::max(cut, start), std::min(cut + SPLIT_TOKENS, length)});
+      first_part[static_cast<size_t>(s * call.groups() + g + 1)] = static_cast<int64_t>(parts.size());
+    }
+  }
+  const int64_t shared = call.shared(), floats = call.part_floats();
+  std::vector<float> found(parts.size() * static_cast<size_t>(shared * floats));
+  parallel(static_cast<int64_t>(parts.size()), threads, [&](int64_t task) {
+    const Part& part = parts[static_cast<size_t>(task)];
+    kernels().decode(call, part.sequence, part.group, part.begin, part.end, found.data() + task * shared * floats);
+  });
+  for (int64_t s = 0; s < call.sequences(); ++s) {
+    for (int64_t head = 0; head < call.heads(); ++head) {
+      const size_t unit = static_cast<size_t>(s * call.groups() + head / shared);
+      const int64_t first = first_part[unit], count = first_part[unit + 1] - first;
+      join(call, s, head, found.data() + (first * shared + head % shared) * floats, count, shared * floats);
+    }
+  }
+}
+
+void write_pages(const View& k, const View& v, const View& slots, const View& key_pages, const View& value_pages) {
+  const int64_t tokens = k.shape[0], groups = key_pages.shape[1], key_width = key_pages.shape[2];
+  const int64_t page_size = key_pages.shape[3], value_width = value_pages.shape[3];
+  for (int64_t t = 0; t < tokens; ++t) {
+    const int64_t slot = *slots.at<int64_t>(t), page = slot / page_size, place = slot % page_size;
+    for (int64_t g = 0; g < groups; ++g) {
+      const float* key = k.at<float>(t, g);
+      float* to = key_pages.at<float>(page, g, 0, place);
+      for (int64_t d = 0; d < key_width; ++d) to[d * page_size] = key[d];
+      std::memcpy(value_pages.at<float>(page, g, place), v.at<float>(t, g), sizeof(float) * static_cast<size_t>(value_width));
+    }
+  }
+}
+
+}  // namespace regard

@@ -1,0 +1,30 @@
+"""Dot-product attention without scaling."""
+
+from __future__ import annotations
+
+from regard.mechanism import Mask, Mechanism
+from regard.parts.scores import Dot
+from regard.parts.standard import FULL, standard
+from regard.zoo.card import Card
+
+SOURCE = "Luong et al. 2015, Effective Approaches to Attention-based NMT, eq. 8 (dot)"
+
+
+def dot(*, mask: Mask = FULL) -> Mechanism:
+    """o = softmax(q·k) v."""
+    return standard("dot", SOURCE, score=(Dot(1.0),), mask=mask)
+
+
+CARDS = (
+    Card(
+        name="dot",
+        family="scores",
+        line="How much query and key point the same way, unscaled.",
+        equation="s = qᵀ k,  a = softmax(s),  o = a v",
+        source=SOURCE,
+        time="O(n² d)",
+        memory="O(n d)",
+        attends="every key",
+        factory=dot,
+    ),
+)

@@ -1,0 +1,67 @@
+"""Peaked logits: weights against float64, within 1e-6 + 2.4e-7 · σ · a, σ the largest score a row could have."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+from regard.hf import session
+from regard.hf.attach import attach
+from regard.hf.kept import Kept
+from regard.parts.scores import Dot, Softcap
+from regard.seeing.statistics import Entropy, Maximum, Overview, Received, TopK
+from tests.hf.models import BY_NAME, feed
+
+NAMES = ["gpt2", "llama", "mistral", "gemma2", "gpt_oss", "bert", "modernbert"]
+
+
+def truth(kept: Kept) -> tuple[Tensor, Tensor]:
+    """(weights, σ) in float64, densely, from the queries and keys that the layer had."""
+    ((_, _, mechanism, x),) = kept.calls
+    q, k = x.q.double(), x.k.double().repeat_interleave(x.q.shape[1] // x.k.shape[1], 1)
+    dot, *rest = mechanism.score
+    assert isinstance(dot, Dot) and x.allowed is not None
+    scores = q @ k.transpose(-1, -2) * dot.scale
+    sigma = dot.scale * q.norm(dim=-1, keepdim=True) * k.norm(dim=-1).amax(-1)[..., None, None]
+    for term in rest:
+        assert isinstance(term, Softcap)
+        scores = (scores / term.cap).tanh() * term.cap
+    scores = scores.masked_fill(~x.allowed.dense(), -torch.inf)
+    sink = getattr(mechanism.normaliser, "sink", None)
+    if sink is not None:
+        scores = torch.cat([scores, sink.double()[None, :, None, None].expand(*scores.shape[:3], 1)], -1)
+    return scores.softmax(-1)[..., : k.shape[2]], sigma
+
+
+@pytest.mark.parametrize("fused", [True, False], ids=["fused", "strips"])
+@pytest.mark.parametrize("std", [0.5, 1.5, 4.0])
+@pytest.mark.parametrize("name", NAMES)
+def test_peaked_weights_stay_within_the_bound(
+    name: str, std: float, fused: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    available: Callable[[], object] = session.fused_observer
+    if fused and available() is None:
+        pytest.skip("this installation has no native core")
+    if not fused:
+        monkeypatch.setattr(session, "fused_observer", lambda: None)
+    case = BY_NAME[name]
+    model = case.build(std=std)
+    watch = [Overview(), Entropy(), Maximum(), Received(), TopK()]
+    with torch.no_grad(), attach(model, watch, keep="qk") as trace:
+        model(**feed(case, length=33))
+    for layer in trace.layers:
+        assert layer.rectangle is not None
+        exact, sigma = truth(layer.rectangle.__self__)  # type: ignore[attr-defined]
+        bound = 1e-6 + 2.4e-7 * sigma * exact
+        found = layer.results
+        assert ((found["overview"]["max"] - exact).abs() <= bound).all()
+        assert ((found["max"]["rows"] - exact.amax(-1)).abs() <= bound.amax(-1)).all()
+        assert ((found["received"]["keys"] - exact.sum(-2)).abs() <= bound.sum(-2) + 1e-6).all()
+        best = exact.sort(dim=-1, descending=True).values[..., :8]
+        assert ((found["top"]["weights"] - best).abs() <= bound.amax(-1, keepdim=True)).all()
+        entropy = torch.special.entr(exact).sum(-1)
+        slack = (bound * (1 + exact.clamp(min=1e-12).log().abs())).sum(-1) + 1e-5
+        assert ((found["entropy"]["rows"] - entropy).abs() <= slack).all()
