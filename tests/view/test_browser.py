@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -9,7 +10,9 @@ from typing import Any
 
 import pytest
 
-from regard.seeing.trace import Trace
+from regard.seeing.statistics import DistanceHistogram, Entropy, Maximum, Overview, Received, TopK
+from regard.seeing.trace import Tokens, Trace
+from regard.statistic import Statistic
 from regard.view.difference import difference
 from regard.view.notebook import notebook
 from regard.view.page import html
@@ -306,3 +309,32 @@ def test_the_page_works_inside_a_notebooks_frame(opened: Open) -> None:
     frame.locator("body[data-ready=true]").wait_for()
     frame.locator('#grid button[data-layer="1"][data-head="1"]').click()
     assert frame.locator("#map-title").inner_text() == "Head 1.1"
+
+
+def test_norm_weighted_maps_are_shown_on_request(opened: Open) -> None:
+    trace = traces.watched(Overview(), TopK(), Received(), Overview().norm(), TopK().norm(), Received().norm())
+    page = opened(html(trace), "#layer=0&head=1&row=8&key=3")
+    weight = float(trace.layers[0].results["overview"]["max"][0, 1, 8, 3])
+    assert shown(weight) in page.inner_text("#map-readout")
+    page.click("#of button:has-text('norm-weighted')")
+    assert "of=norm" in page.evaluate("location.hash")
+    assert shown(3 * weight) in page.inner_text("#map-readout")
+    strongest = float(trace.layers[0].results["top"]["weights"][0, 1, 8, 0])
+    assert float(shown_links(page)[0][1]) == pytest.approx(3 * strongest, rel=0.01)
+
+
+@pytest.mark.parametrize("watch", [Entropy(), TopK(), Overview(), Received(), DistanceHistogram(), Maximum()])
+def test_a_single_statistic_is_enough_for_a_page(opened: Open, watch: Statistic) -> None:
+    page = opened(html(traces.watched(watch)))
+    assert page.locator("#grid button").count() == 2
+    page.locator(".token").nth(4).click()
+    assert "row 4" in page.inner_text("#row-body")
+
+
+def test_sound_frames_are_narrow_cells(opened: Open) -> None:
+    trace = copy.copy(traces.watched(Overview(), TopK(), Received(), length=120))
+    tokens = trace.axes["decoder"]
+    trace.axes = {"decoder": Tokens(tokens.text, tokens.axis, "frames")}
+    page = opened(html(trace))
+    assert page.locator(".frames .token").count() == 120
+    assert page.locator(".frames").bounding_box()["height"] < 100

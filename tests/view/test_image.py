@@ -46,7 +46,7 @@ def test_a_png_decodes_and_is_not_blank(make: object) -> None:
 
 def test_a_png_shows_the_colours_of_the_weights() -> None:
     trace = traces.decoder(12, 1, 2)
-    found = pixels(image(trace, head=(0, 1), dpi=100)).reshape(-1, 3)
+    found = pixels(image(trace, heads=[(0, 1)], dpi=100)).reshape(-1, 3)
     weights = trace.weights(0, 1).numpy()
     seen = {tuple(x) for x in np.unique(found, axis=0).tolist()}
     drawn = colour.of(colour.sequential(), colour.log_place(weights))
@@ -85,7 +85,7 @@ def test_no_element_of_an_svg_comes_from_a_token() -> None:
 
 def test_several_heads_and_comparisons_are_drawn() -> None:
     trace = traces.decoder(8, 2, 2)
-    one, two = (pixels(image(trace, head=heads, dpi=40)) for heads in ((0, 0), [(0, 0), (1, 1)]))
+    one, two = (pixels(image(trace, heads=heads, dpi=40)) for heads in ([(0, 0)], [(0, 0), (1, 1)]))
     assert two.shape[1] > one.shape[1]
     both = difference(trace, traces.decoder(8, 2, 2, seed=5))
     assert pixels(image(both, dpi=40)).shape[0] > 2 * one.shape[0]
@@ -94,7 +94,7 @@ def test_several_heads_and_comparisons_are_drawn() -> None:
 def test_what_was_not_watched_is_refused() -> None:
     trace = traces.decoder(8, 2, 2)
     with pytest.raises(TraceError, match="head 9 of layer 'decoder 0' was not watched"):
-        image(trace, head=(0, 9))
+        image(trace, heads=[(0, 9)])
     with pytest.raises(TraceError, match="'beauty' was not watched"):
         image(trace, statistic="beauty")
     with pytest.raises(ValueError, match="cannot draw 'gif'; choose one of png, svg, pdf"):
