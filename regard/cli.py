@@ -197,7 +197,7 @@ def _write(path: Path, traces: list[Trace], stat: str | None, head: tuple[int, i
     else:
         from regard.view.image import image
 
-        write_whole(path, image(drawn, path.suffix[1:], statistic=stat, head=head))
+        write_whole(path, image(drawn, path.suffix[1:], statistic=stat, heads=[] if head is None else [head]))
 
 
 def _writable(path: Path) -> Path:
