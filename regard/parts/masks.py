@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from regard import ranges
-from regard.mechanism import Inputs, Mask, encode_mask, ranges_of, require_positions
+from regard.mechanism import Inputs, Mask, encode_mask, ranges_of, reads_positions, require_positions
 from regard.parts.noise import mixed_bits
 from regard.ranges import Ranges
 
@@ -96,6 +96,10 @@ class First(Combinable):
     def __post_init__(self) -> None:
         if self.count < 1:
             raise ValueError(f"{self}: at least 1 token, got {self.count}")
+
+    @property
+    def reads_positions(self) -> bool:
+        return self.causal
 
     def __call__(self, batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
         seen = (key < self.count) & (query == query)
@@ -385,6 +389,10 @@ class And(Combinable):
     left: Mask
     right: Mask
 
+    @property
+    def reads_positions(self) -> bool:
+        return reads_positions(self.left) or reads_positions(self.right)
+
     def __call__(self, batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
         return self.left(batch, head, query, key) & self.right(batch, head, query, key)
 
@@ -402,6 +410,10 @@ class Or(Combinable):
     left: Mask
     right: Mask
 
+    @property
+    def reads_positions(self) -> bool:
+        return reads_positions(self.left) or reads_positions(self.right)
+
     def __call__(self, batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
         return self.left(batch, head, query, key) | self.right(batch, head, query, key)
 
@@ -417,6 +429,10 @@ class Not(Combinable):
     """The mask forbids."""
 
     part: Mask
+
+    @property
+    def reads_positions(self) -> bool:
+        return reads_positions(self.part)
 
     def __call__(self, batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
         return ~self.part(batch, head, query, key)

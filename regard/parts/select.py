@@ -61,11 +61,8 @@ class SelectBlocks:
         def score(x: Inputs, rows: slice) -> Tensor:
             q = x.q[:, :, rows].detach()
             grouped = _grouped(q, k.shape[1])
-            if self.by == "mean":
-                found = grouped @ mean
-            else:
-                found = grouped.clamp(min=0) @ high + grouped.clamp(max=0) @ low
-            return found.reshape(*q.shape[:3], found.shape[3])
+            bound = grouped.clamp(min=0) @ high + grouped.clamp(max=0) @ low if self.by == "bound" else grouped @ mean
+            return bound.reshape(*q.shape[:3], bound.shape[3])
 
         return score
 
