@@ -1,8 +1,8 @@
 """Arrays inside JSON: little-endian, C order, zlib-deflated, base64; equal arrays are stored once.
 
 A reference is {"at": place in the list of blobs, "type", "shape"}; type log8 adds {"floor", "top"}: code 0 stands for
-values below the floor, code c ≥ 1 for floor · (top / floor) ^ ((c - 1) / 254), so a value is off by at most half a step,
-a factor (top / floor) ^ (1 / 508): 2.2 % for a top of 1 and the floor 2^-16.
+values below the floor, code c ≥ 1 for floor · (top / floor) ^ ((c - 1) / 254). A value is then off by at most half a
+step, a factor (top / floor) ^ (1 / 508): 2.2 % for a top of 1 and the floor 2^-16.
 """
 
 from __future__ import annotations

@@ -29,13 +29,13 @@ def image(
     kind: str = "png",
     *,
     statistic: str | None = None,
-    head: tuple[int, int] | Sequence[tuple[int, int]] | None = None,
+    heads: Sequence[tuple[int, int]] = (),
     dpi: int = 160,
 ) -> bytes:
     """The picture as the bytes of a file, of a Trace, a scene, or a comparison (regard.view.difference).
 
-    head: (layer by its place, head) to draw, or several; by default the scene's pick. A comparison draws the same
-    head of A, B and A − B, by default the one that changed most.
+    heads: (layer by its place, head) of each to draw; by default the scene's pick. A comparison draws the same heads
+    of A, B and A − B, by default the one that changed most.
 
     Raises ValueError for a format that is not known, TraceError for a statistic, layer or head that was not watched.
     """
@@ -46,7 +46,7 @@ def image(
     shown = [words.visible(scene["model"]) for scene in scenes] + names
     shown += [text for scene in scenes for axis in scene["axes"].values() for text in axis["text"]]
     fonts, missing = families(shown)
-    wanted = _wanted(scenes, head)
+    wanted = _wanted(scenes, heads)
     settings = {
         "svg.fonttype": "none",
         "svg.hashsalt": "regard",
@@ -65,16 +65,15 @@ def image(
     return buffer.getvalue()
 
 
-def _wanted(scenes: list[Scene], head: Any) -> list[tuple[int, int, str]]:
-    """(layer, head, why) of each head to draw; a scene that lacks one raises TraceError."""
-    if head is None:
+def _wanted(scenes: list[Scene], heads: Sequence[tuple[int, int]]) -> list[tuple[int, int, str]]:
+    """(layer, head, why) of each head to draw. Raises TraceError where a scene lacks one."""
+    if not heads:
         found = read.chosen(scenes[-1])
         return [] if found is None else [found]
-    heads = [head] if isinstance(head[0], int) else list(head)
     for scene in scenes:
-        for layer, number in heads:
-            read.head_place(scene, layer, number)
-    return [(layer, number, "") for layer, number in heads]
+        for layer, head in heads:
+            read.head_place(scene, layer, head)
+    return [(layer, head, "") for layer, head in heads]
 
 
 def figure(

@@ -271,7 +271,7 @@ def _numbers(axes: Any, values: Any, where: Any, cells: Any, least: float) -> No
         value = values[row, column]
         if abs(value) < least:
             continue
-        ink = colour.ink_on(tuple(int(x) for x in cells[row, column]))
+        ink = colour.ink_on([int(x) for x in cells[row, column]])
         text = words.two_places(value)
         style = {"fontsize": 6.5, "ha": "center", "va": "center", "color": tuple(x / 255 for x in ink)}
         axes.text(column, row, text, parse_math=False, **style)

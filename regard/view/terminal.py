@@ -270,5 +270,5 @@ def _hex(rgb: Any) -> str:
 
 
 def _style(rgb: Any, text: bool = False) -> str:
-    ink = f"{_hex(colour.ink_on(tuple(int(x) for x in rgb)))} " if text else ""
+    ink = f"{_hex(colour.ink_on([int(x) for x in rgb]))} " if text else ""
     return f"{ink}on {_hex(rgb)}"
