@@ -297,6 +297,33 @@ def bench_see(
     print(json.dumps(result) if as_json else "\n".join(" | ".join(line) for line in bench.table(result)))
 
 
+@bench.command("recall")
+def bench_recall(
+    mechanisms: Annotated[
+        str | None, typer.Option(help="Mechanisms or text forms, separated by ;. Default: a dozen.")
+    ] = None,
+    pairs: Annotated[str, typer.Option(help="Pairs to remember; a text has three tokens for each.")] = "4,8,16,32",
+    minutes: Annotated[float, typer.Option(help="Longest training of one mechanism.")] = 3.0,
+    steps: Annotated[int, typer.Option(help="Most steps of one training.")] = 3000,
+    folder: Annotated[Path, typer.Option(help="Where each result is kept, to go on after an interruption.")] = Path(
+        "out/recall"
+    ),
+    plot: Annotated[Path | None, typer.Option(help="Write a plot to this png or svg.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """What each mechanism remembers: associative recall, trained from nothing, accuracy by length."""
+    from regard.bench import recall as bench
+    from regard.bench.recall_task import DEFAULT
+
+    target = None if plot is None else _writable(plot, (".png", ".svg"))
+    names = DEFAULT if mechanisms is None else [name.strip() for name in mechanisms.split(";") if name.strip()]
+    counts = _numbers(pairs, "--pairs") or []
+    result = bench.run(names, counts, minutes, steps, folder, lambda line: print(line, file=sys.stderr))
+    if target is not None:
+        bench.plot(result, target)
+    print(json.dumps(result) if as_json else "\n".join(" | ".join(line) for line in bench.table(result)))
+
+
 def main() -> None:
     """Run the command; a user's mistake is one sentence on standard error and exit code 2."""
     try:
