@@ -254,6 +254,20 @@ def bench_see(
     print(json.dumps(result) if as_json else "\n".join(" | ".join(line) for line in bench.table(result)))
 
 
+@bench.command("attention")
+def bench_attention(
+    cases: Annotated[str | None, typer.Option(help="Cases, such as causal-4096,documents. Default: all.")] = None,
+    repeats: Annotated[int, typer.Option(help="Times each is measured; medians of ratios are reported.")] = 7,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """Every backend against torch SDPA, compiled FlexAttention and the eager form, checked before it is timed."""
+    from regard.bench import attention as bench
+
+    names = None if cases is None else cases.split(",")
+    result = bench.run(names, repeats, lambda line: print(line, file=sys.stderr))
+    print(json.dumps(result) if as_json else "\n".join(" | ".join(line) for line in bench.table(result)))
+
+
 def main() -> None:
     """Run the command; a user's mistake is one sentence on standard error and exit code 2."""
     try:

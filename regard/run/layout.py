@@ -92,7 +92,8 @@ def ragged(
     """Attention of every document within itself, by the native core, in one go.
 
     q [Tq,H,Dk], k [Tk,G,Dk], v [Tk,G,Dv], tokens of all documents. terms: default Dot(1/√Dk). ranges:
-    [1, H or 1, Tq, R] in each document's own key slots, default `layout.causal()`. Positions are `layout.positions()`. Per-token inputs
+    [1, H or 1, Tq, R] in each document's own key slots, default `layout.causal()`. Positions are `layout.positions()`.
+    Per-token inputs
     of a watch are packed likewise, [1, tokens]. Gives out [Tq,H,Dv], rows [H,Tq], columns [H,Tk], top-k [H,Tq,k] and
     histograms [S,H,bins].
     """
