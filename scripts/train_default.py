@@ -525,9 +525,10 @@ def loss_table(facts: dict, texts: list[Text]) -> str:
 def claims(scores: list[dict]) -> str:
     """What the card may say about the clearest heads."""
     previous, induction = (max(scores, key=lambda s: s[k]) for k in ("previous", "induction"))
+    one, other = f"{previous['previous']:.2f}", f"{induction['induction']:.2f}"
     return (
-        f"Heads are named layer.head, counted from 0. The clearest previous-token head is {previous['head']} (score "
-        f"{previous['previous']:.2f} of 1),\nthe clearest induction head {induction['head']} ({induction['induction']:.2f})."
+        f"Heads are named layer.head, counted from 0. The clearest previous-token head is {previous['head']} (score {one} "
+        f"of 1),\nthe clearest induction head {induction['head']} ({other})."
     )
 
 
