@@ -527,8 +527,8 @@ def claims(scores: list[dict]) -> str:
     previous, induction = (max(scores, key=lambda s: s[k]) for k in ("previous", "induction"))
     one, other = f"{previous['previous']:.2f}", f"{induction['induction']:.2f}"
     return (
-        f"Heads are named layer.head, counted from 0. The clearest previous-token head is {previous['head']} (score {one} "
-        f"of 1),\nthe clearest induction head {induction['head']} ({other})."
+        f"Heads are named layer.head, counted from 0. The clearest previous-token head is {previous['head']} "
+        f"(score {one} of 1),\nthe clearest induction head {induction['head']} ({other})."
     )
 
 
