@@ -12,7 +12,7 @@ from regard import core
 
 @dataclass(frozen=True)
 class Dense:
-    """weights [B,H,Tq,Tk], out [B,H,Tq,Dv], lse [B,H,Tq] (-inf for an empty row); size [B,H,Tq,1]: the score scale σ."""
+    """weights [B,H,Tq,Tk], out [B,H,Tq,Dv], lse [B,H,Tq], -inf for an empty row; size [B,H,Tq,1]: the score scale σ."""
 
     weights: Tensor
     out: Tensor | None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 
 import pytest
 import torch
@@ -19,7 +20,8 @@ from tests.run.plans import everything, mask, plans, simple
 pytestmark = pytest.mark.skipif(not native.available(), reason=str(native.why_unavailable()))
 
 UNHURRIED = (HealthCheck.too_slow,)
-thorough = settings(max_examples=60, deadline=None, suppress_health_check=UNHURRIED, print_blob=False)
+EXAMPLES = int(os.environ.get("REGARD_TEST_EXAMPLES", "50"))
+thorough = settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=UNHURRIED)
 HALF = {torch.float32: 0.0, torch.bfloat16: 2.0**-8, torch.float16: 2.0**-11}
 
 
@@ -85,7 +87,7 @@ def test_every_statistic_equals_the_dense_computation(plan: core.Plan, scaled: b
         assert error <= 1e-5 * loose * rows.get(name, 1), f"{name} is off by {error:.1e}"
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@thorough
 @given(plans(dtypes=tuple(HALF)))
 def test_watching_changes_no_bit_of_the_output(plan: core.Plan) -> None:
     alone, watched = NATIVE.run(plan), NATIVE.run(plan, everything(plan))
@@ -246,7 +248,7 @@ def test_refusals_name_the_part_and_the_reason() -> None:
     assert NATIVE.refuses(plan, everything(plan), True) is None
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@thorough
 @given(plans())
 def test_gradients_equal_those_of_the_dense_computation(plan: core.Plan) -> None:
     assert plan.v is not None
