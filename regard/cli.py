@@ -197,10 +197,6 @@ def _write(path: Path, traces: list[Trace], stat: str | None, head: tuple[int, i
     else:
         from regard.view.image import image
 
-        if not alone:
-            if not drawn["aligned"]:
-                raise UserError(f"{drawn['why']}; write an html page instead, which shows them side by side")
-            drawn = drawn["scenes"][-1]
         write_whole(path, image(drawn, path.suffix[1:], statistic=stat, heads=[] if head is None else [head]))
 
 

@@ -489,7 +489,10 @@ def claims(scores: list[dict]) -> str:
     """What the card may say about the clearest heads."""
     previous, induction = (max(scores, key=lambda s: s[k]) for k in ("previous", "induction"))
     lines = ["Heads are named layer.head, counted from 0."]
-    for score, key, name in ((previous, "previous", "previous-token head"), (induction, "induction", "head for induction")):
+    for score, key, name in (
+        (previous, "previous", "previous-token head"),
+        (induction, "induction", "head for induction"),
+    ):
         verb = "is a clear" if score[key] >= 0.8 else "is a" if score[key] >= 0.5 else "comes closest to being a"
         lines.append(f"Head {score['head']} {verb} {name} ({score[key]:.2f}).")
     return "\n".join(lines)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -53,20 +54,23 @@ class PackedLinear:
             raise ValueError(f"rows must have {self.depth} numbers, got {list(x.shape)}")
         if x.requires_grad and torch.is_grad_enabled():
             raise ValueError("a packed linear layer has no gradient; use torch.nn.functional.linear, or no_grad")
-        rows = x.reshape(-1, self.depth).float()
-        rows = rows if rows.stride(1) == 1 or self.depth == 1 else rows.contiguous()
-        y = torch.empty((rows.shape[0], self.num_outputs))
-        extension().multiply_packed(
-            self.panels.data_ptr(),
-            self.panels.dtype == torch.int8,
-            0 if self.scale is None else self.scale.data_ptr(),
-            0 if self.bias is None else self.bias.data_ptr(),
-            rows.data_ptr(),
-            y.data_ptr(),
-            (rows.shape[0], self.depth, self.num_outputs, rows.stride(0), self.num_outputs),
-            torch.get_num_threads(),
-        )
-        return y.view(*x.shape[:-1], self.num_outputs)
+        rows = x if x.ndim == 2 else x.reshape(-1, self.depth)
+        if rows.dtype != torch.float32:
+            rows = rows.float()
+        if rows.stride(1) != 1:
+            rows = rows.contiguous()
+        count = rows.shape[0]
+        y = torch.empty((count, self.num_outputs))
+        sizes = (count, self.depth, self.num_outputs, rows.stride(0), self.num_outputs)
+        threads = torch.get_num_threads()
+        extension().multiply_packed(*self._weights, rows.data_ptr(), y.data_ptr(), sizes, threads)
+        return y if x.ndim == 2 else y.view(*x.shape[:-1], self.num_outputs)
+
+    @cached_property
+    def _weights(self) -> tuple[int, bool, int, int]:
+        """Addresses of panels, scale and bias, and whether the panels are int8, as the extension takes them."""
+        address = [0 if t is None else t.data_ptr() for t in (self.scale, self.bias)]
+        return self.panels.data_ptr(), self.panels.dtype == torch.int8, *address
 
 
 def _floats(x: Tensor | None) -> Tensor | None:

@@ -17,7 +17,14 @@ constexpr int PANEL_ROWS = 6;
 constexpr int PANEL_ROWS = 4;
 #endif
 
-constexpr int64_t FETCH_AHEAD = 2048;  // bytes of weights
+// Weights are fetched from memory ahead of their use: with one tile per panel a little ahead in the same panel; with
+// several, the next panel, a share of it with every tile, so that memory is never left idle.
+constexpr int64_t FETCH_AHEAD = 2048;  // bytes
+
+struct Fetch {
+  const char* from;
+  int64_t step;  // bytes per k
+};
 
 REGARD_INLINE vf load_weights(const float* w) { return load(w); }
 
@@ -36,13 +43,13 @@ REGARD_INLINE vf load_weights(const int8_t* w) {
 // y[m][0 … 2W-1] for M rows of x; w: a panel's columns from one vector pair on.
 template <int M, class Weight>
 REGARD_INLINE void panel_tile(const float* x, int64_t x_row, const Weight* w, int64_t depth, const float* scale,
-                              const float* bias, float* y, int64_t y_row) {
+                              const float* bias, float* y, int64_t y_row, Fetch next) {
   vf sum[M][2];
 #pragma GCC unroll 12
   for (int m = 0; m < M; ++m) sum[m][0] = sum[m][1] = zero();
-  for (int64_t k = 0; k < depth; ++k, w += PANEL) {
-    __builtin_prefetch(reinterpret_cast<const char*>(w) + FETCH_AHEAD);
-    if (sizeof(Weight) == 4) __builtin_prefetch(reinterpret_cast<const char*>(w) + FETCH_AHEAD + 64);
+  for (int64_t k = 0; k < depth; ++k, w += PANEL, next.from += next.step) {
+    __builtin_prefetch(next.from);
+    if (sizeof(Weight) == 4) __builtin_prefetch(next.from + 64);
     const vf a = load_weights(w), b = load_weights(w + W);
 #pragma GCC unroll 12
     for (int m = 0; m < M; ++m) {
@@ -59,8 +66,9 @@ REGARD_INLINE void panel_tile(const float* x, int64_t x_row, const Weight* w, in
 
 template <class Weight>
 REGARD_STEP void panel_rows(int m, const float* x, int64_t x_row, const Weight* w, int64_t depth, const float* scale,
-                            const float* bias, float* y, int64_t y_row) {
-#define REGARD_ROWS(M) case M: panel_tile<M>(x, x_row, w, depth, scale, bias, y, y_row); break;
+                            const float* bias, float* y, int64_t y_row, Fetch next) {
+#define REGARD_ROWS(M) \
+  case M: panel_tile<M>(x, x_row, w, depth, scale, bias, y, y_row, next); break;
   switch (m) {
     REGARD_ROWS(1) REGARD_ROWS(2) REGARD_ROWS(3) REGARD_ROWS(4)
 #if defined(__AVX2__)
@@ -84,13 +92,17 @@ static void multiply_panel(const PackedProduct& call, int64_t panel) {
     bias[n] = n < count && call.bias ? call.bias[first + n] : 0;
   }
   const int64_t tiles = (call.rows + PANEL_ROWS - 1) / PANEL_ROWS, step = (call.rows + tiles - 1) / tiles;
+  const int64_t shares = tiles * (PANEL / (2 * W)), share = call.depth * PANEL * sizeof(Weight) / shares;
+  const char* begin = reinterpret_cast<const char*>(w);
+  const int64_t bytes = PANEL * sizeof(Weight);
+  Fetch next = shares == 1 ? Fetch{begin + FETCH_AHEAD, bytes} : Fetch{begin + call.depth * bytes, bytes / shares};
   for (int64_t row = 0; row < call.rows; row += step) {
     const int m = static_cast<int>(call.rows - row < step ? call.rows - row : step);
     float* y = call.y + row * call.y_row + first;
     float* to = count == PANEL ? y : room;
     const int64_t to_row = count == PANEL ? call.y_row : PANEL;
-    for (int n = 0; n < PANEL; n += 2 * W)
-      panel_rows(m, call.x + row * call.x_row, call.x_row, w + n, call.depth, scale + n, bias + n, to + n, to_row);
+    for (int n = 0; n < PANEL; n += 2 * W, next.from += share)
+      panel_rows(m, call.x + row * call.x_row, call.x_row, w + n, call.depth, scale + n, bias + n, to + n, to_row, next);
     if (to == room)
       for (int i = 0; i < m; ++i)
         for (int64_t n = 0; n < count; ++n) y[i * call.y_row + n] = room[i * PANEL + n];
