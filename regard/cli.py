@@ -88,9 +88,10 @@ def see(
             max_new_tokens=new_tokens,
             truncate=truncate,
         )
-    _show(traces, stat, _layer_head(head), as_json, verbose)
     for path in files:
         _write(path, traces, stat, _layer_head(head))
+    _show(traces, stat, _layer_head(head), as_json, verbose)
+    for path in files:
         print(path, file=sys.stderr if as_json else sys.stdout)
 
 
