@@ -12,8 +12,6 @@ from regard.parts import masks
 from regard.run import compose, reference
 from regard.zoo import card
 
-torch.manual_seed(0)
-
 
 def heads(x: Tensor, count: int) -> Tensor:
     """[B,T,H·D] -> [B,H,T,D]."""
