@@ -88,9 +88,10 @@ def see(
             max_new_tokens=new_tokens,
             truncate=truncate,
         )
-    _show(traces, stat, _layer_head(head), as_json, verbose)
     for path in files:
         _write(path, traces, stat, _layer_head(head))
+    _show(traces, stat, _layer_head(head), as_json, verbose)
+    for path in files:
         print(path, file=sys.stderr if as_json else sys.stdout)
 
 
@@ -321,6 +322,20 @@ def bench_recall(
     result = bench.run(names, counts, minutes, steps, folder, lambda line: print(line, file=sys.stderr))
     if target is not None:
         bench.plot(result, target)
+    print(json.dumps(result) if as_json else "\n".join(" | ".join(line) for line in bench.table(result)))
+
+
+@bench.command("attention")
+def bench_attention(
+    cases: Annotated[str | None, typer.Option(help="Cases, such as causal-4096,documents. Default: all.")] = None,
+    repeats: Annotated[int, typer.Option(help="Times each is measured; medians of ratios are reported.")] = 7,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """Every backend against torch SDPA, compiled FlexAttention and the eager form, checked before it is timed."""
+    from regard.bench import attention as bench
+
+    names = None if cases is None else cases.split(",")
+    result = bench.run(names, repeats, lambda line: print(line, file=sys.stderr))
     print(json.dumps(result) if as_json else "\n".join(" | ".join(line) for line in bench.table(result)))
 
 

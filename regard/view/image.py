@@ -68,8 +68,10 @@ def image(
 def _wanted(scenes: list[Scene], heads: Sequence[tuple[int, int]]) -> list[tuple[int, int, str]]:
     """(layer, head, why) of each head to draw. Raises TraceError where a scene lacks one."""
     if not heads:
-        found = read.chosen(scenes[-1])
-        return [] if found is None else [found]
+        shown = scenes[-1] if scenes[-1]["signed"] else scenes[0]
+        found = read.chosen(shown)
+        alone = len(scenes) == 1 or shown["signed"]
+        return [] if found is None else [found if alone else (*found[:2], "")]
     for scene in scenes:
         for layer, head in heads:
             read.head_place(scene, layer, head)
@@ -94,7 +96,7 @@ def figure(
         _heading(page, y, scene, name, missing)
         x = MARGIN
         for part in row:
-            part.draw(page, x, y + HEADER)
+            part.draw(page, x, y + HEADER, height - HEADER)
             x += part.width + GAP
         y += height
     return drawing
@@ -103,7 +105,7 @@ def figure(
 def _panels(scene: Scene, statistic: str | None, heads: list[tuple[int, int, str]], missing: set[str]) -> list[Any]:
     shown = partial(drawable, missing=missing)
     about = read.statistic(scene, statistic)
-    parts: list[Any] = [] if about is None else [panels.HeadGrid(scene, about)]
+    parts: list[Any] = [] if about is None else [panels.Heads(scene, about, shown)]
     for layer, head, why in heads:
         parts.append(panels.HeadMap(scene, layer, head, why, shown))
         if scene["axes"][scene["layers"][layer]["key"]]["grid"]:

@@ -269,8 +269,8 @@ def test_nothing_grows_with_the_square_of_the_tokens(row: Row, monkeypatch: pyte
     if not row.linear:
         pytest.skip(f"{row.name}'s buckets grow with the tokens here")
     largest = []
-    monkeypatch.setattr(ranges, "STRIP_BYTES", 8192)
-    monkeypatch.setitem(strips.attend.__kwdefaults__, "strip_bytes", 4096)
+    monkeypatch.setattr(ranges, "STRIP_BYTES", 1 << 16)
+    monkeypatch.setitem(strips.attend.__kwdefaults__, "strip_bytes", 1 << 16)
     for length in row.lengths:
         sizes = Sizes(1, 1, 1, length, length, 4, 4, dtype=torch.float32)
         x, arguments = row.example(sizes)
