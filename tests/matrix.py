@@ -19,7 +19,7 @@ class Row:
     """One mechanism. What it does not take: grouped heads, other queries than keys, padding, a mask as data.
 
     smooth: gradients exist everywhere and equal finite differences. lowers: it runs on the fast backends. linear: its
-    memory grows as the number of tokens.
+    memory grows as the number of tokens, seen at `lengths`, where a row's intervals no longer grow in number.
     """
 
     name: str
@@ -31,6 +31,7 @@ class Row:
     smooth: bool = True
     lowers: bool = False
     linear: bool = True
+    lengths: tuple[int, int] = (96, 192)
     tolerance32: float = 1e-5
 
     @property
@@ -76,15 +77,15 @@ ROWS = (
     Row("padding", oracles.scaled_dot, lowers=True),
     Row("prefix", oracles.prefix, lowers=True),
     Row("document", oracles.document, lowers=True),
-    Row("block_sparse", oracles.block_sparse, lowers=True),
+    Row("block_sparse", oracles.block_sparse, lowers=True, lengths=(300, 600)),
     Row("window", oracles.window, lowers=True),
     Row("dilated", oracles.dilated, lowers=True),
     Row("sinks", oracles.sinks, lowers=True),
     Row("streaming", oracles.streaming, lowers=True),
     Row("longformer", oracles.longformer, lowers=True),
     Row("bigbird", oracles.bigbird, lowers=True),
-    Row("strided", oracles.strided, lowers=True),
-    Row("fixed", oracles.fixed, lowers=True),
+    Row("strided", oracles.strided, lowers=True, lengths=(300, 600)),
+    Row("fixed", oracles.fixed, lowers=True, lengths=(300, 600)),
     Row("moba", oracles.moba, lowers=True),
     Row("quest", oracles.quest, lowers=True),
     Row("nsa", oracles.nsa, allowed=False),
