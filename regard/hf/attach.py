@@ -18,6 +18,7 @@ from regard.hf.masks import ModelMask, model_mask
 from regard.hf.session import Session
 from regard.mechanism import Mechanism
 from regard.run.attention import parsed
+from regard.run.choose import BACKENDS, unknown_backend
 from regard.seeing.statistics import standard
 from regard.seeing.trace import Trace
 from regard.statistic import Statistic
@@ -76,9 +77,16 @@ def attach(
     watched exactly.
     """
     inner = _checked(model)
+    if backend not in ("model", "auto", *BACKENDS):
+        raise unknown_backend(backend, "model")
+    watched = tuple(standard() if watch is None else watch)
+    labels = [statistic.label for statistic in watched]
+    twice = next((label for label in labels if labels.count(label) > 1), None)
+    if twice is not None:
+        raise Unsupported(f"two statistics are called {twice!r}; give one of them another name, or watch one at a time")
     session = Session(
         inner,
-        tuple(standard() if watch is None else watch),
+        watched,
         layers=None if layers is None else frozenset(layers),
         heads=None if heads is None else list(heads),
         mechanism=_swapped_in(mechanism),

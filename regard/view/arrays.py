@@ -26,12 +26,8 @@ class Shelf:
 
     def __init__(self) -> None:
         self.blobs: list[str] = []
+        self.size = 0  # characters of base64 so far
         self._place: dict[bytes, int] = {}
-
-    @property
-    def size(self) -> int:
-        """Characters of base64 so far."""
-        return sum(map(len, self.blobs))
 
     def put(self, values: Tensor, kind: str) -> Reference:
         """Store as float32, float16 (float32 where it would overflow), uint8, int16, int32 or log8."""
@@ -61,6 +57,7 @@ class Shelf:
         if digest not in self._place:
             self._place[digest] = len(self.blobs)
             self.blobs.append(base64.b64encode(zlib.compress(raw, 6)).decode("ascii"))
+            self.size += len(self.blobs[-1])
         return self._place[digest]
 
 
