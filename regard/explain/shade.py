@@ -49,6 +49,13 @@ def written(value: float | None) -> str:
     return text if not text.startswith("-0.00") else "0.00"
 
 
+def shown(panel: Panel, value: float | None) -> str:
+    """What stands in a cell: its number, or for a flag a mark where it is set."""
+    if panel.kind == "flags":
+        return "●" if value else ""
+    return written(value)
+
+
 def rgb(table: colour.Table, place: float) -> tuple[int, int, int]:
     """The colour at a place 0 to 1 of a table, as plain bytes."""
     red, green, blue = (int(part) for part in table[round(float(place) * 255)])
