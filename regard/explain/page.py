@@ -119,12 +119,12 @@ def _ramps() -> str:
 
 def _rules(light: bool) -> str:
     lines = []
-    for letter, table in (("s", colour.sequential(light)), ("d", colour.diverging(light))):
+    for letter, table in (("s", shade.table("sequential", light)), ("d", shade.table("diverging", light))):
         for step in range(STEPS):
             rgb = shade.rgb(table, step / (STEPS - 1))
             ink = colour.ink_on(rgb)
             lines.append(f".{letter}{step} {{ background: rgb{rgb}; color: rgb{ink} }}\n")
-    full, some = (shade.rgb(colour.sequential(light), at) for at in (0.85, 0.3))
+    full, some = (shade.rgb(shade.table("sequential", light), at) for at in (0.85, 0.3))
     return "".join(lines) + f".full {{ background: rgb{full} }}\n.light {{ background: rgb{some} }}\n"
 
 

@@ -14,7 +14,7 @@ from regard.parts.relative import Span
 from regard.recurrence import Recurrence
 from regard.run import reference
 
-LENGTHS = (64, 256, 1024)
+LENGTHS = (32, 128, 512)
 
 
 def pattern(attention: Attention, x: Inputs) -> Step:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -28,7 +30,13 @@ def array(panel: Panel) -> NDArray[np.float64]:
 
 def ramp(panel: Panel, light: bool) -> colour.Table:
     """The colour table that a panel's places point into."""
-    return colour.sequential(light) if panel.kind in ("weights", "flags") else colour.diverging(light)
+    return table("sequential" if panel.kind in ("weights", "flags") else "diverging", light)
+
+
+@lru_cache(maxsize=4)
+def table(kind: str, light: bool) -> colour.Table:
+    """One of view's tables, computed once."""
+    return colour.sequential(light) if kind == "sequential" else colour.diverging(light)
 
 
 def written(value: float | None) -> str:
