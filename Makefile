@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/ready
 REAL := $(VENV)/real-weights
 
-.PHONY: setup see test check clean
+.PHONY: setup see test check sanitize clean
 
 setup: $(READY)
 
@@ -33,6 +33,15 @@ check: setup
 
 test: check $(REAL)
 	$(BIN)/python -m pytest
+
+# The native core with the address and undefined-behaviour sanitizers, under its own tests. Needs cmake and g++.
+sanitize: setup
+	$(BIN)/python -m pip install --disable-pip-version-check -q $(PIP_ARGS) "nanobind>=2.9"
+	cmake -S . -B build/sanitize -DPython_EXECUTABLE=$(abspath $(BIN))/python -DREGARD_SANITIZE=ON
+	cmake --build build/sanitize --parallel 2
+	LD_PRELOAD="$$(g++ -print-file-name=libasan.so)" ASAN_OPTIONS=detect_leaks=0 REGARD_TEST_EXAMPLES=15 \
+	REGARD_NATIVE_LIBRARY="$$(ls $(abspath build/sanitize)/_core*.so)" \
+	$(BIN)/python -m pytest tests/run/test_native.py tests/run/test_native_layouts.py tests/run/test_native_linear.py
 
 clean:
 	rm -rf $(VENV) build dist

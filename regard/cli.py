@@ -18,6 +18,7 @@ except ImportError:  # pragma: no cover (the command alone needs it)
     sys.exit(2)
 
 if TYPE_CHECKING:
+    from regard.explain import Explanation
     from regard.seeing.trace import Trace
 
 SENTENCE = "A fluffy blue creature roamed the verdant forest."
@@ -95,10 +96,10 @@ def see(
             truncate=truncate,
         )
     picked = _checked(traces, stat, place)
+    written = [name for path in files for name in _write(path, traces, stat, picked)]
     _show(traces, stat, picked, as_json, verbose)
-    for path in files:
-        for written in _write(path, traces, stat, picked):
-            print(written, file=sys.stderr if as_json else sys.stdout)
+    for name in written:
+        print(name, file=sys.stderr if as_json else sys.stdout)
 
 
 def _model_and_input(model: str | None, given: str | None) -> tuple[str | None, str]:
@@ -230,13 +231,13 @@ def _write(path: Path, traces: list[Trace], stat: str | None, head: tuple[int, i
     else:
         from regard.view.image import image
 
-        write_whole(path, image(drawn, path.suffix[1:], statistic=stat, head=head))
+        write_whole(path, image(drawn, path.suffix[1:], statistic=stat, heads=[] if head is None else [head]))
     return [path]
 
 
-def _writable(path: Path) -> Path:
-    if path.suffix not in FORMATS:
-        raise UserError(f"cannot tell what to write to {path}: its name must end in {', '.join(FORMATS)}")
+def _writable(path: Path, formats: tuple[str, ...] = FORMATS) -> Path:
+    if path.suffix not in formats:
+        raise UserError(f"cannot tell what to write to {path}: its name must end in {', '.join(formats)}")
     try:
         if not path.parent.is_dir():
             raise UserError(f"there is no directory {path.parent} to write {path.name} to; make it first")
@@ -274,6 +275,48 @@ def _layer_head(given: str | None) -> tuple[int, int] | None:
     return int(layer), int(head)
 
 
+@app.command()
+def explain(
+    name: Annotated[
+        str | None, typer.Argument(help='A mechanism, or a text form such as "causal & window(4) | sinks(1)".')
+    ] = None,
+    text: Annotated[str | None, typer.Argument(help="The words of the worked example.")] = None,
+    out: Annotated[list[Path] | None, typer.Option(help="File to write: html, png, svg or json. Repeatable.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the explanation, or the catalogue, as JSON.")] = False,
+) -> None:
+    """Explain a mechanism: equation, source, cost, what it can attend to, and every step on a sentence.
+
+    Without arguments: the catalogue, by family.
+    """
+    from regard.explain import build, terminal
+
+    files = [_writable(path, (".html", ".png", ".svg", ".json")) for path in out or ()]
+    if name is None:
+        if files:
+            raise UserError("there is nothing to write without a NAME; say which mechanism to explain")
+        found = {family: dict(entries) for family, entries in build.listing()}
+        print(json.dumps(found, ensure_ascii=False)) if as_json else terminal.catalogue()
+        return
+    made = build.explain(name, build.SENTENCE if text is None else text)
+    print(json.dumps(made.json(), ensure_ascii=False)) if as_json else terminal.show(made)
+    for path in files:
+        _write_explanation(path, made)
+        print(path, file=sys.stderr if as_json else sys.stdout)
+
+
+def _write_explanation(path: Path, made: Explanation) -> None:
+    from regard.explain.image import image
+    from regard.explain.page import html
+    from regard.seeing.trace import write_whole
+
+    if path.suffix == ".html":
+        write_whole(path, html(made))
+    elif path.suffix == ".json":
+        write_whole(path, json.dumps(made.json()))
+    else:
+        write_whole(path, image(made, path.suffix[1:]))
+
+
 bench = typer.Typer(help="Benchmarks, each against its peers in one run.", no_args_is_help=True)
 app.add_typer(bench, name="bench")
 
@@ -293,6 +336,20 @@ def bench_see(
     result = bench.run(_numbers(tokens, "--tokens") or [], repeats, backend, lambda line: print(line, file=sys.stderr))
     if target is not None:
         bench.plot(result, target)
+    print(json.dumps(result) if as_json else "\n".join(" | ".join(line) for line in bench.table(result)))
+
+
+@bench.command("attention")
+def bench_attention(
+    cases: Annotated[str | None, typer.Option(help="Cases, such as causal-4096,documents. Default: all.")] = None,
+    repeats: Annotated[int, typer.Option(help="Times each is measured; medians of ratios are reported.")] = 7,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """Every backend against torch SDPA, compiled FlexAttention and the eager form, checked before it is timed."""
+    from regard.bench import attention as bench
+
+    names = None if cases is None else cases.split(",")
+    result = bench.run(names, repeats, lambda line: print(line, file=sys.stderr))
     print(json.dumps(result) if as_json else "\n".join(" | ".join(line) for line in bench.table(result)))
 
 

@@ -350,6 +350,8 @@ def lower(mechanism: Mechanism, x: Inputs) -> core.Plan | core.Refusal:
         seen = visible(mechanism, x)
     except ranges.TooManyRuns as error:
         return core.Refusal(type(mechanism.mask).__name__, str(error))
+    if seen.start.shape[3] > ranges.MAX_RUNS:
+        return core.Refusal(mechanism.name, f"selects {seen.start.shape[3]} intervals of keys for a row")
     return core.Plan(
         x.q,
         x.k,

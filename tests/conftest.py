@@ -1,4 +1,4 @@
-"""What every test stands on: hypothesis without timing, the same examples at home as in CI, and no way to the network."""
+"""What every test stands on: hypothesis without timing, the same examples everywhere, and no way to the network."""
 
 from __future__ import annotations
 

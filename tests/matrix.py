@@ -19,7 +19,7 @@ class Row:
     """One mechanism. What it does not take: grouped heads, other queries than keys, padding, a mask as data.
 
     smooth: gradients exist everywhere and equal finite differences. lowers: it runs on the fast backends. linear: its
-    memory grows as the number of tokens.
+    memory grows as the number of tokens, seen at `lengths`, where a row's intervals no longer grow in number.
     """
 
     name: str
@@ -31,6 +31,7 @@ class Row:
     smooth: bool = True
     lowers: bool = False
     linear: bool = True
+    lengths: tuple[int, int] = (200, 400)
     tolerance32: float = 1e-5
 
     @property

@@ -183,7 +183,8 @@ class Additive:
 
     def __call__(self, scores: Tensor | None, tile: Tile) -> Tensor:
         q, k = widened(tile.q), spread(widened(tile.k), tile.q.shape[1])
-        v = self.v if self.v.ndim == 1 else self.v[None, :, None, :, None]
+        v = self.v.to(q.dtype)
+        v = v if v.ndim == 1 else v[None, :, None, :, None]
         found = ((q[:, :, :, None] + k[:, :, None]).tanh() @ v).reshape(*q.shape[:3], k.shape[2])
         return found if scores is None else scores + found
 

@@ -61,11 +61,8 @@ class SelectBlocks:
         def score(x: Inputs, rows: slice) -> Tensor:
             q = x.q[:, :, rows].detach()
             grouped = _grouped(q, k.shape[1])
-            if self.by == "mean":
-                found = grouped @ mean
-            else:
-                found = grouped.clamp(min=0) @ high + grouped.clamp(max=0) @ low
-            return found.reshape(*q.shape[:3], found.shape[3])
+            bound = grouped.clamp(min=0) @ high + grouped.clamp(max=0) @ low if self.by == "bound" else grouped @ mean
+            return bound.reshape(*q.shape[:3], bound.shape[3])
 
         return score
 
@@ -175,8 +172,9 @@ class PredictCentre:
             raise ValueError(f"a predicted window reaches at least 1 token to either side, got {self.reach}")
 
     def __call__(self, x: Inputs) -> Inputs:
+        q = widened(x.q)
         length = x.k.shape[2] if x.key_valid is None else x.key_valid.sum(-1)[:, None, None]
-        centre = length * ((widened(x.q) @ self.w).tanh() @ self.v).sigmoid()
+        centre = length * ((q @ self.w.to(q.dtype)).tanh() @ self.v.to(q.dtype)).sigmoid()
         x = x.replace(per_query={**x.per_query, "centre": centre})
         key_positions = (
             x.key_positions[:, None].contiguous().to(centre.dtype).expand(*centre.shape[:2], -1).contiguous()
@@ -192,7 +190,8 @@ class Compress:
     """k̃_b = Σ_t w_t (k_{bl+t} + e_t), ṽ_b alike: each block of l keys as one (NSA: Yuan 2025, eq. 7, φ linear).
 
     w: [l] weights within a block, e: [l,Dk] positions within it or None. A block's position is that of its last
-    key, so that a causal mask lets it be seen once it lies wholly in the past; an unfinished one is left out.
+    key, so that a causal mask lets it be seen once it lies wholly in the past; unfinished and partly padded blocks
+    are left out.
     """
 
     w: Tensor

@@ -32,16 +32,27 @@ def attend(mechanism: Mechanism, x: Inputs, backend: str = "auto") -> Tensor:
     """
     if backend not in BACKENDS and backend != "auto":
         raise unknown_backend(backend)
-    prepared_inputs = prepared(mechanism, x)
+    prepared_inputs = of_one_type(prepared(mechanism, x))
     plain = mechanism.replace(prepare=())
     needs_grad = torch.is_grad_enabled() and strips.requires_grad(plain, prepared_inputs)
     for name in BACKENDS if backend == "auto" else (backend,):
         reason, run = BACKENDS[name](plain, prepared_inputs, needs_grad)
         if run is not None:
-            return run()
+            return run().to(x.q.dtype)
         if backend != "auto":
             raise UserError(f"backend {name!r} cannot compute {mechanism.name}: {reason}; use backend='auto'")
     raise AssertionError("strips compute every mechanism")
+
+
+def of_one_type(x: Inputs) -> Inputs:
+    """Queries, keys and values in the widest of their types: a prepare may have widened some."""
+    tensors = [t for t in (x.q, x.k, x.v) if t is not None]
+    if len({t.dtype for t in tensors}) == 1:
+        return x
+    widest = tensors[0].dtype
+    for tensor in tensors[1:]:
+        widest = torch.promote_types(widest, tensor.dtype)
+    return x.replace(q=x.q.to(widest), k=x.k.to(widest), v=None if x.v is None else x.v.to(widest))
 
 
 Attempt = tuple[str, Callable[[], Tensor] | None]

@@ -91,10 +91,10 @@ def ragged(
 ) -> Output:
     """Attention of every document within itself, by the native core, in one go.
 
-    q [Tq,H,Dk], k [Tk,G,Dk], v [Tk,G,Dv], tokens of all documents. terms: default Dot(1/√Dk). ranges: [1, H or 1, Tq, R]
-    in each document's own key slots, default `layout.causal()`. Positions are `layout.positions()`. Per-token inputs
-    of a watch are packed likewise, [1, tokens]. Gives out [Tq,H,Dv], rows [H,Tq], columns [H,Tk], top-k [H,Tq,k] and
-    histograms [S,H,bins].
+    q [Tq,H,Dk], k [Tk,G,Dk], v [Tk,G,Dv], tokens of all documents. terms: default Dot(1/√Dk). ranges: [1, H or 1,
+    Tq, R] in each document's own key slots, default `layout.causal()`. Positions are `layout.positions()`. What a
+    watch says per token is packed likewise, [1, tokens]. Gives out [Tq,H,Dv], rows [H,Tq], columns [H,Tk], top-k
+    [H,Tq,k] and histograms [S,H,bins].
     """
     query_positions, key_positions = layout.positions()
     if len(query_positions) != q.shape[0] or len(key_positions) != k.shape[0]:
@@ -103,7 +103,8 @@ def ragged(
             f"{q.shape[0]} and {k.shape[0]}"
         )
     plan = core.Plan(
-        *(x.transpose(0, 1)[None] for x in (q, k)),
+        q.transpose(0, 1)[None],
+        k.transpose(0, 1)[None],
         None if v is None else v.transpose(0, 1)[None],
         query_positions[None],
         key_positions[None],

@@ -46,6 +46,7 @@ def attend(
 
     rows: which queries to compute, by default all.
     """
+    given = x.q.dtype
     x = without_invalid(prepared(mechanism, x))
     if output and mechanism.mix is None:
         raise ValueError(f"{mechanism.name} has no output: its weights are the result; ask for regard.weights")
@@ -66,7 +67,7 @@ def attend(
         return None
     if not outputs:
         outputs.append(_mixed(mechanism, x.tile(slice(0, 0), slice(0, 0)), None, False, None))
-    return torch.cat(outputs, 2).to(x.q.dtype)
+    return torch.cat(outputs, 2).to(given)
 
 
 def strips(

@@ -85,6 +85,23 @@ def test_mechanism_equals_its_paper_in_float32(row: Row) -> None:
 
 
 @every_row
+def test_half_precision_is_computed_in_float32(row: Row) -> None:
+    """Inputs and learned tensors in bfloat16 give what their values give in float32, rounded once."""
+    x, arguments = row.example(row.sizes()[0])
+    half, given = cast(x, torch.bfloat16), cast(arguments, torch.bfloat16)
+    wide, same = cast(half, torch.float32), cast(given, torch.float32)
+    if isinstance(row.card.make(**given), Mechanism) and row.card.make(**given).mix is None:  # type: ignore[union-attr]
+        close(
+            compose.weights(row.card.make(**given), half), compose.weights(row.card.make(**same), wide), 1e-5, row.name
+        )
+        return
+    for backend in ("auto", "reference"):
+        out = compose.attend(row.card.make(**given), half, backend)
+        assert out.dtype == torch.bfloat16
+        close(out.float(), compose.attend(row.card.make(**same), wide, backend), 1e-2, f"{row.name} on {backend}")
+
+
+@every_row
 @pytest.mark.parametrize("peak", [0.0, 50.0])
 def test_mechanism_equals_its_paper_for_flat_and_peaked_scores(row: Row, peak: float) -> None:
     if row.name in CHAOTIC and peak:
@@ -252,9 +269,9 @@ def test_nothing_grows_with_the_square_of_the_tokens(row: Row, monkeypatch: pyte
     if not row.linear:
         pytest.skip(f"{row.name}'s buckets grow with the tokens here")
     largest = []
-    monkeypatch.setattr(ranges, "STRIP_BYTES", 8192)
-    monkeypatch.setitem(strips.attend.__kwdefaults__, "strip_bytes", 4096)
-    for length in (96, 192):
+    monkeypatch.setattr(ranges, "STRIP_BYTES", 1 << 16)
+    monkeypatch.setitem(strips.attend.__kwdefaults__, "strip_bytes", 1 << 16)
+    for length in row.lengths:
         sizes = Sizes(1, 1, 1, length, length, 4, 4, dtype=torch.float32)
         x, arguments = row.example(sizes)
         attention = row.card.make(**arguments)

@@ -159,7 +159,8 @@ class _Attention(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_out: Tensor) -> tuple[Tensor | None, ...]:
-        return (*gradients(ctx.plan, *ctx.saved_tensors, grad_out), None, None, None)
+        out, row_max, row_log_sum = ctx.saved_tensors
+        return (*gradients(ctx.plan, out, row_max, row_log_sum, grad_out), None, None, None)
 
 
 def gradients(

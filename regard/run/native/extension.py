@@ -2,15 +2,31 @@
 
 from __future__ import annotations
 
+import os
 from functools import cache
 from importlib import import_module
+from importlib.util import module_from_spec, spec_from_file_location
 from types import ModuleType
+
+NAME = "regard.run.native._core"
+
+
+def _import(path: str | None) -> ModuleType:
+    """The installed extension, or another build of it by path (the sanitized one, in tests)."""
+    if not path:
+        return import_module(NAME)
+    spec = spec_from_file_location(NAME, path)
+    if spec is None or spec.loader is None:
+        raise ImportError(f"REGARD_NATIVE_LIBRARY={path} is no extension module")
+    found = module_from_spec(spec)
+    spec.loader.exec_module(found)
+    return found
 
 
 @cache
 def _load() -> tuple[ModuleType | None, str | None]:
     try:
-        found = import_module("regard.run.native._core")
+        found = _import(os.environ.get("REGARD_NATIVE_LIBRARY"))
     except ImportError as error:
         return None, (
             f"the native core was not built ({error}); install a C++17 compiler and CMake 3.20 or newer and reinstall"

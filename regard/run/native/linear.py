@@ -69,8 +69,8 @@ class PackedLinear:
     @cached_property
     def _weights(self) -> tuple[int, bool, int, int]:
         """Addresses of panels, scale and bias, and whether the panels are int8, as the extension takes them."""
-        address = [0 if t is None else t.data_ptr() for t in (self.scale, self.bias)]
-        return self.panels.data_ptr(), self.panels.dtype == torch.int8, *address
+        scale, bias = (0 if t is None else t.data_ptr() for t in (self.scale, self.bias))
+        return self.panels.data_ptr(), self.panels.dtype == torch.int8, scale, bias
 
 
 def _floats(x: Tensor | None) -> Tensor | None:

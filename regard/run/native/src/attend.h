@@ -167,8 +167,9 @@ static void start_links(Links& links, const Rows& rows, const Statistic& topk) {
   }
 }
 
-static void write_links(const Rows& rows, const Links& links, const Statistic& topk) {
+static void write_links(const Rows& rows, const Links& links, const Statistic& topk, int head) {
   for (int row = 0; row < rows.block.rows; ++row) {
+    if (rows.block.head[row] != head) continue;
     float* weight = topk.result.at<float>(rows.block.batch, rows.block.head[row], rows.block.query[row]);
     int* key = topk.second_result.at<int>(rows.block.batch, rows.block.head[row], rows.block.query[row]);
     for (int i = 0; i < links.k; ++i) {
@@ -240,7 +241,7 @@ static void sweep(Rows& rows, const Wanted& wanted, const Kept& kept, RowState& 
       if (rows.call.statistics[i].kind == Statistic::max)
         *rows.call.statistics[i].result.at<float>(rows.block.batch, head, rows.block.query[row]) = row_max[row];
   }
-  if (wanted.topk) write_links(rows, links, *wanted.topk);
+  if (wanted.topk) write_links(rows, links, *wanted.topk, head);
 }
 
 static void attend_block(Rows& rows, const Wanted& wanted, const Slab& slab) {

@@ -68,7 +68,7 @@ struct Call {
   REGARD_INLINE int64_t groups() const { return k.shape[1]; }
   REGARD_INLINE int64_t keys() const { return k.shape[2]; }
   REGARD_INLINE int64_t key_width() const { return q.shape[3]; }
-  REGARD_INLINE int64_t value_width() const { return v ? v.shape[3] : 0; }
+  REGARD_INLINE int64_t value_width() const { return out ? out.shape[3] : 0; }
 };
 
 // Rows that one thread walks in order, and where it adds what it reduces over rows.

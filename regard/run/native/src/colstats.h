@@ -187,7 +187,7 @@ REGARD_STEP void add_to_map(ColumnSums& to, const Rows& rows, int key, int v, co
   auto cell = [&](int row) {
     return (((pool.query_offset + rows.block.query[row]) >> pool.query_shift) - first_cell) * width + key_cell;
   };
-  if (cell(v * W) == cell(last - 1)) {  // rows of a block ascend
+  if (rows.block.one_head && cell(v * W) == cell(last - 1)) {  // its rows ascend
     to.total.pool_sum[cell(v * W)] += sum_of(load(found.sum + v * W));
     float& most = to.total.pool_max[cell(v * W)];
     const float largest = max_of(load(found.max + v * W));

@@ -1,0 +1,121 @@
+"""Random plans of every kind that the closed core allows, as a hypothesis strategy."""
+
+from __future__ import annotations
+
+import torch
+from hypothesis import strategies as st
+from torch import Tensor
+
+from regard import core, ranges
+from regard.ranges import Ranges
+
+LENGTHS = (1, 2, 15, 17, 63, 64, 97, 130, 200)
+WIDTHS = (1, 3, 8, 16, 17, 40, 64, 100)
+TERMS = ("key bias", "slope", "distance", "table", "wide table", "softcap")
+MASKS = ("full", "causal", "window and sinks", "documents", "runs", "per head", "half empty", "nothing")
+
+
+def mask(kind: str, batch: int, heads: int, queries: int, keys: int) -> Ranges:
+    """Ranges of a named kind; the last query stands at the last key."""
+    own = torch.arange(queries)[None, None] + keys - queries
+    zero = torch.zeros_like(own)
+    if kind == "full":
+        return ranges.full(queries, keys)
+    if kind == "causal":
+        return ranges.between(zero, own + 1, keys)
+    if kind == "window and sinks":
+        return ranges.between(own - 6, own + 1, keys) | ranges.between(zero, (own + 1).clamp(max=2), keys)
+    if kind == "documents":
+        return ranges.between(own // 13 * 13, own // 13 * 13 + 13, keys)
+    if kind == "nothing":
+        return ranges.between(zero, zero, keys)
+    if kind == "half empty":
+        return ranges.between(zero, (own % 2) * (own + 1), keys)
+    shape = (batch, heads if kind == "per head" else 1, queries, keys)
+    block = 3 if kind == "runs" else 9
+    coarse = torch.rand(*shape[:3], -(-keys // block)) < 0.5
+    return ranges.from_dense(coarse.repeat_interleave(block, -1)[..., :keys][..., : 60 * block])
+
+
+def term(kind: str, batch: int, heads: int, queries: int, keys: int) -> core.Term:
+    match kind:
+        case "key bias":
+            return core.KeyBias(torch.randn(batch, heads, keys))
+        case "slope":
+            return core.Slope(torch.rand(heads) * 0.1)
+        case "distance":
+            return core.Distance(torch.randn(heads, 2 * 11 + 1))
+        case "table":
+            return core.Table(torch.randn(batch, 1, queries, keys).transpose(2, 3).contiguous().transpose(2, 3))
+        case "wide table":
+            return core.Table(torch.randn(1, heads, 1, keys))
+        case _:
+            return core.Softcap(3.0)
+
+
+@st.composite
+def plans(draw: st.DrawFn, dtypes: tuple[torch.dtype, ...] = (torch.float32,)) -> core.Plan:
+    """Any shape, mask, order of terms, with or without a sink; flat to very peaked scores."""
+    torch.manual_seed(draw(st.integers(0, 1 << 30)))
+    batch, groups, shared = draw(st.integers(1, 2)), draw(st.integers(1, 2)), draw(st.integers(1, 3))
+    queries, keys = draw(st.sampled_from(LENGTHS)), draw(st.sampled_from(LENGTHS))
+    width, value_width = draw(st.sampled_from(WIDTHS)), draw(st.sampled_from(WIDTHS))
+    dtype, heads = draw(st.sampled_from(dtypes)), groups * shared
+    loud = draw(st.sampled_from((0.1, 1.0, 10.0)))
+    seen = mask(draw(st.sampled_from(MASKS)), batch, heads, queries, keys)
+    if seen.num_keys != keys:
+        seen = Ranges(seen.start, seen.stop, keys)
+    q = (loud * torch.randn(batch, queries, heads, width)).to(dtype).transpose(1, 2)
+    k, v = (torch.randn(batch, groups, keys, w).to(dtype) for w in (width, value_width))
+    kinds = draw(st.lists(st.sampled_from(TERMS), max_size=3, unique=True))
+    scale: float | Tensor = torch.rand(heads) if draw(st.booleans()) else width**-0.5
+    return core.Plan(
+        q,
+        k,
+        v,
+        (torch.arange(queries) + keys - queries).expand(batch, -1) + 7,
+        torch.arange(keys).expand(batch, -1) + 7,
+        (core.Dot(scale), *(term(kind, batch, heads, queries, keys) for kind in kinds)),
+        seen,
+        core.Softmax(torch.randn(heads) if draw(st.booleans()) else None),
+    )
+
+
+def simple(
+    queries: int = 100,
+    keys: int = 100,
+    heads: int = 4,
+    groups: int = 2,
+    width: int = 32,
+    batch: int = 1,
+    seed: int = 0,
+    kind: str = "causal",
+) -> core.Plan:
+    """A plain causal plan."""
+    torch.manual_seed(seed)
+    q = torch.randn(batch, heads, queries, width)
+    k, v = (torch.randn(batch, groups, keys, width) for _ in range(2))
+    places = torch.arange(keys).expand(batch, -1)
+    seen = mask(kind, batch, heads, queries, keys)
+    dot, softmax = core.Dot(width**-0.5), core.Softmax()
+    return core.Plan(q, k, v, places[:, keys - queries :], places, (dot,), seen, softmax)
+
+
+def everything(plan: core.Plan) -> core.Watch:
+    """Every statistic there is."""
+    batch, queries, keys = plan.q.shape[0], plan.q.shape[2], plan.k.shape[2]
+    labels = torch.randint(0, 5, (batch, queries), dtype=torch.int32), torch.randint(0, 5, (batch, keys)).int()
+    statistics = (
+        core.RowEntropy(),
+        core.RowMax(),
+        core.RowSum(torch.rand(1, keys)),
+        core.RowSum(torch.ones(batch, keys)),
+        core.RowMatch(*labels),
+        core.RowMatch(plan.query_positions.int() - 1, plan.key_positions.int()),
+        core.RowDistance(),
+        core.TopK(8),
+        core.ColumnMass(),
+        core.DistanceHistogram(6),
+        core.Pool(4, 5, 3),
+    )
+    return core.Watch(statistics)
