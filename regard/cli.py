@@ -9,18 +9,22 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from regard.errors import UserError
+from regard.errors import UserError, is_file
 
 try:
     import typer
 except ImportError:  # pragma: no cover (the command alone needs it)
-    sys.exit("regard's command needs typer: pip install 'regard[all]'")
+    print("regard: the command needs typer: pip install 'regard[all]'", file=sys.stderr)
+    sys.exit(2)
 
 if TYPE_CHECKING:
+    from regard.explain import Explanation
     from regard.seeing.trace import Trace
 
 SENTENCE = "A fluffy blue creature roamed the verdant forest."
 FORMATS = (".html", ".png", ".svg", ".json", ".safetensors")
+MEDIA = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".wav")
+EXTRAS = ("transformers", "huggingface_hub", "safetensors", "tokenizers", "PIL", "numpy", "matplotlib", "rich")
 
 app = typer.Typer(
     name="regard",
@@ -68,9 +72,13 @@ def see(
     embedded model. A Trace that --out wrote (*.safetensors) can be given as MODEL, to look at it again.
     """
     files = [_writable(path) for path in out or ()]
+    place = _layer_head(head)
     if model is not None and model.endswith(".safetensors") and given is None:
         from regard.seeing.trace import Trace
 
+        asked = (layers, heads, norm or None, target, new_tokens or None, truncate or None)
+        if any(option is not None for option in asked) or (resolution, top, backend) != (128, 8, "model"):
+            raise UserError(f"{model} is a saved Trace, which only --head, --stat and --out can show otherwise")
         traces = [Trace.load(model)]
     else:
         model, given = _model_and_input(model, given)
@@ -87,19 +95,41 @@ def see(
             max_new_tokens=new_tokens,
             truncate=truncate,
         )
-    _show(traces, stat, _layer_head(head), as_json, verbose)
-    for path in files:
-        _write(path, traces, stat, _layer_head(head))
-        print(path, file=sys.stderr if as_json else sys.stdout)
+    picked = _checked(traces, stat, place)
+    written = [name for path in files for name in _write(path, traces, stat, picked)]
+    _show(traces, stat, picked, as_json, verbose)
+    for name in written:
+        print(name, file=sys.stderr if as_json else sys.stdout)
 
 
 def _model_and_input(model: str | None, given: str | None) -> tuple[str | None, str]:
     alone = model is not None and given is None
-    if alone and (" " in str(model) or model == "-" or str(model).startswith("@") or Path(str(model)).is_file()):
+    if alone and (len(str(model).split()) > 1 or model == "-" or str(model).startswith("@") or _is_media(str(model))):
         return None, str(model)
-    if alone and model == "":
+    if alone and not str(model).strip():
         raise UserError("the text is empty; give at least one word")
     return model, SENTENCE if given is None else given
+
+
+def _is_media(given: str) -> bool:
+    return Path(given).suffix.lower() in MEDIA and is_file(given)
+
+
+def _checked(traces: list[Trace], stat: str | None, head: tuple[int, int] | None) -> tuple[int, int] | None:
+    """The head that was asked for as (its layer's place, head). Raises UserError where it or `stat` was not watched."""
+    for trace in traces:
+        if stat is not None:
+            trace.heads(stat)
+    if head is None:
+        return None
+    indices = [layer.index for layer in traces[0].layers]
+    place = indices.index(head[0]) if head[0] in indices else None
+    if place is None:
+        there = ", ".join(str(index) for index in dict.fromkeys(indices))
+        raise UserError(f"layer {head[0]} of --head was not watched; watched: {there}")
+    for trace in traces:
+        trace.layers[place].head_place(head[1])
+    return place, head[1]
 
 
 def _seen(
@@ -115,6 +145,8 @@ def _seen(
 
     if resolution < 1 or top < 1:
         raise UserError(f"--resolution and --top are at least 1, got {min(resolution, top)}; give a larger number")
+    if options["max_new_tokens"] < 0:
+        raise UserError(f"--new-tokens is at least 0, got {options['max_new_tokens']}; give a larger number")
     logging.disable_progress_bar()
     logging.set_verbosity_error()
     hub_logging.set_verbosity_error()
@@ -177,15 +209,17 @@ def _verbose(trace: Trace) -> str:
     return "\n".join(lines)
 
 
-def _write(path: Path, traces: list[Trace], stat: str | None, head: tuple[int, int] | None) -> None:
+def _write(path: Path, traces: list[Trace], stat: str | None, head: tuple[int, int] | None) -> list[Path]:
+    """Write one file (one for each trace where it is a saved Trace); the paths of what was written."""
     from regard.seeing.trace import write_whole
     from regard.view.difference import difference
     from regard.view.scene import scene
 
     if path.suffix == ".safetensors":
-        for number, trace in enumerate(traces):
-            trace.save(path if number == 0 else path.with_stem(f"{path.stem}-{number + 1}"))
-        return
+        paths = [path, path.with_stem(f"{path.stem}-2")][: len(traces)]
+        for trace, each in zip(traces, paths, strict=True):
+            trace.save(each)
+        return paths
     alone = len(traces) == 1
     drawn = scene(traces[0], statistic=stat) if alone else difference(traces[0], traces[1], statistic=stat)
     if path.suffix == ".html":
@@ -197,20 +231,20 @@ def _write(path: Path, traces: list[Trace], stat: str | None, head: tuple[int, i
     else:
         from regard.view.image import image
 
-        if not alone:
-            if not drawn["aligned"]:
-                raise UserError(f"{drawn['why']}; write an html page instead, which shows them side by side")
-            drawn = drawn["scenes"][-1]
         write_whole(path, image(drawn, path.suffix[1:], statistic=stat, heads=[] if head is None else [head]))
+    return [path]
 
 
-def _writable(path: Path) -> Path:
-    if path.suffix not in FORMATS:
-        raise UserError(f"cannot tell what to write to {path}: its name must end in {', '.join(FORMATS)}")
-    if not path.parent.is_dir():
-        raise UserError(f"there is no directory {path.parent} to write {path.name} to; make it first")
-    if path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
-        raise UserError(f"cannot write {path}: it is read-only or a directory; choose another path")
+def _writable(path: Path, formats: tuple[str, ...] = FORMATS) -> Path:
+    if path.suffix not in formats:
+        raise UserError(f"cannot tell what to write to {path}: its name must end in {', '.join(formats)}")
+    try:
+        if not path.parent.is_dir():
+            raise UserError(f"there is no directory {path.parent} to write {path.name} to; make it first")
+        if path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
+            raise UserError(f"cannot write {path}: it is read-only or a directory; choose another path")
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror}; choose another path") from None
     return path
 
 
@@ -220,20 +254,67 @@ def _numbers(given: str | None, option: str) -> list[int] | None:
         return None
     found: list[int] = []
     for part in given.split(","):
-        first, dash, last = part.strip().partition("-")
-        if not first.isdigit() or (dash and not last.isdigit()) or len(first + last) > 8:
+        first, dash, last = (word.strip() for word in part.partition("-"))
+        last = last if dash else first
+        if not _is_number(first) or not _is_number(last) or int(last) < int(first):
             raise UserError(f"{option} takes numbers and ranges such as 0,3-5, not {given!r}")
-        found += range(int(first), int(last) + 1) if dash else [int(first)]
+        found += range(int(first), int(last) + 1)
     return list(dict.fromkeys(found))
+
+
+def _is_number(word: str) -> bool:
+    return word.isascii() and word.isdigit() and len(word) < 6
 
 
 def _layer_head(given: str | None) -> tuple[int, int] | None:
     if given is None:
         return None
     layer, _, head = given.partition(".")
-    if not layer.isdigit() or not head.isdigit():
+    if not _is_number(layer) or not _is_number(head):
         raise UserError(f"--head takes layer.head such as 3.1, not {given!r}")
     return int(layer), int(head)
+
+
+@app.command()
+def explain(
+    name: Annotated[
+        str | None, typer.Argument(help='A mechanism, or a text form such as "causal & window(4) | sinks(1)".')
+    ] = None,
+    text: Annotated[str | None, typer.Argument(help="The words of the worked example.")] = None,
+    out: Annotated[list[Path] | None, typer.Option(help="File to write: html, png, svg or json. Repeatable.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the explanation, or the catalogue, as JSON.")] = False,
+) -> None:
+    """Explain a mechanism: equation, source, cost, what it can attend to, and every step on a sentence.
+
+    Without arguments: the catalogue, by family.
+    """
+    from regard.explain import build, terminal
+
+    files = [_writable(path, (".html", ".png", ".svg", ".json")) for path in out or ()]
+    if name is None:
+        if files:
+            raise UserError("there is nothing to write without a NAME; say which mechanism to explain")
+        found = {family: dict(entries) for family, entries in build.listing()}
+        print(json.dumps(found, ensure_ascii=False)) if as_json else terminal.catalogue()
+        return
+    made = build.explain(name, build.SENTENCE if text is None else text)
+    print(json.dumps(made.json(), ensure_ascii=False)) if as_json else terminal.show(made)
+    for path in files:
+        _write_explanation(path, made)
+        print(path, file=sys.stderr if as_json else sys.stdout)
+
+
+def _write_explanation(path: Path, made: Explanation) -> None:
+    from regard.explain.image import image
+    from regard.explain.page import html
+    from regard.seeing.trace import write_whole
+
+    if path.suffix == ".html":
+        write_whole(path, html(made))
+    elif path.suffix == ".json":
+        write_whole(path, json.dumps(made.json()))
+    else:
+        write_whole(path, image(made, path.suffix[1:]))
 
 
 bench = typer.Typer(help="Benchmarks, each against its peers in one run.", no_args_is_help=True)
@@ -258,15 +339,43 @@ def bench_see(
     print(json.dumps(result) if as_json else "\n".join(" | ".join(line) for line in bench.table(result)))
 
 
+@bench.command("attention")
+def bench_attention(
+    cases: Annotated[str | None, typer.Option(help="Cases, such as causal-4096,documents. Default: all.")] = None,
+    repeats: Annotated[int, typer.Option(help="Times each is measured; medians of ratios are reported.")] = 7,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """Every backend against torch SDPA, compiled FlexAttention and the eager form, checked before it is timed."""
+    from regard.bench import attention as bench
+
+    names = None if cases is None else cases.split(",")
+    result = bench.run(names, repeats, lambda line: print(line, file=sys.stderr))
+    print(json.dumps(result) if as_json else "\n".join(" | ".join(line) for line in bench.table(result)))
+
+
 def main() -> None:
     """Run the command; a user's mistake is one sentence on standard error and exit code 2."""
     try:
-        app()
+        sys.exit(app(standalone_mode=False) or 0)
     except UserError as error:
-        print(f"regard: {error}", file=sys.stderr)
-        sys.exit(2)
+        _refuse(str(error))
+    except ImportError as error:
+        name = (error.name or "").split(".")[0]
+        if "pip install" not in str(error) and name not in EXTRAS:
+            raise
+        _refuse(str(error) if "pip install" in str(error) else f"this needs {name}: pip install 'regard[all]'")
+    except typer.TyperException as error:
+        _refuse(error.format_message())
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, typer.Abort):
         sys.exit(130)
+
+
+def _refuse(sentence: str) -> None:
+    """One line on standard error, with nothing in it that moves a terminal's cursor; exit code 2."""
+    words = "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in " ".join(sentence.split()))
+    if words:
+        print(f"regard: {words}", file=sys.stderr)
+    sys.exit(2)

@@ -132,7 +132,7 @@ class Score(Protocol):
 class Mask(Protocol):
     """Whether a query position may attend a key position: bool, broadcast from the indices.
 
-    An optional attribute `reads_positions = False` says that the answer does not depend on positions.
+    An optional attribute `reads_positions = False` says that the answer does not depend on where queries are.
     """
 
     def __call__(self, batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor: ...
@@ -174,6 +174,13 @@ class HasCore(Protocol):
     """A score, normaliser or mix that can restate itself in core records (None: not for these inputs)."""
 
     def core(self, x: Inputs) -> Any: ...
+
+
+@runtime_checkable
+class Fits(Protocol):
+    """A score or normaliser that can tell whether its tensors fit the prepared inputs; raises ValueError if not."""
+
+    def check(self, x: Inputs) -> None: ...
 
 
 @runtime_checkable
@@ -230,6 +237,8 @@ def prepared(mechanism: Mechanism, x: Inputs) -> Inputs:
     for part in (*mechanism.score, mechanism.normaliser, *mechanism.adjust, mechanism.mix):
         if getattr(part, "reads_positions", False):
             require_positions(x, type(part).__name__)
+        if isinstance(part, Fits):
+            part.check(x)
     return x
 
 
@@ -341,6 +350,8 @@ def lower(mechanism: Mechanism, x: Inputs) -> core.Plan | core.Refusal:
         seen = visible(mechanism, x)
     except ranges.TooManyRuns as error:
         return core.Refusal(type(mechanism.mask).__name__, str(error))
+    if seen.start.shape[3] > ranges.MAX_RUNS:
+        return core.Refusal(mechanism.name, f"selects {seen.start.shape[3]} intervals of keys for a row")
     return core.Plan(
         x.q,
         x.k,
@@ -392,6 +403,16 @@ NO_POSITION = -(1 << 62)  # a token whose position nobody gave; reading it is an
 def reads_positions(mask: Mask) -> bool:
     """Whether a mask needs to know the positions of queries and keys."""
     return bool(getattr(mask, "reads_positions", True))
+
+
+def require_shape(tensor: Tensor, part: str, sizes: tuple[tuple[int, ...], ...], x: Inputs) -> None:
+    """Raise unless each dimension of a part's tensor has one of these sizes."""
+    if tensor.ndim == len(sizes) and all(size in fit for size, fit in zip(tensor.shape, sizes, strict=True)):
+        return
+    raise ValueError(
+        f"{part} {list(tensor.shape)} does not fit {x.q.shape[0]} sequences, {x.q.shape[1]} heads, "
+        f"{x.q.shape[2]} queries and {x.k.shape[2]} keys; see its documentation for the shape"
+    )
 
 
 def require_positions(x: Inputs, part: str) -> None:

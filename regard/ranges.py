@@ -145,7 +145,9 @@ def encode(
     cells_per_row is batch × heads of what it returns, used to bound a strip's memory.
     """
     rows = max(1, STRIP_BYTES // max(1, num_keys * cells_per_row * 8))
-    strips = [from_dense(predicate(i, min(i + rows, num_queries)), max_runs) for i in range(0, num_queries, rows)]
+    strips = [
+        from_dense(predicate(i, min(i + rows, num_queries)), max_runs) for i in range(0, max(num_queries, 1), rows)
+    ]
     width = max(s.start.shape[3] for s in strips)
     pads = [torch.nn.functional.pad(s.start, (0, width - s.start.shape[3]), value=num_keys) for s in strips]
     ends = [torch.nn.functional.pad(s.stop, (0, width - s.stop.shape[3]), value=num_keys) for s in strips]

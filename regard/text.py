@@ -169,9 +169,9 @@ def parse(text: str) -> Attention:
         return _from_catalogue(tree, text)
     found = _value(tree, text, alone=True)
     if isinstance(found, _Draft):
-        return found.mechanism()
+        return found.mechanism(text)
     if isinstance(found, Combinable):
-        return _Draft(tree, mask=found).mechanism()  # type: ignore[arg-type]
+        return _Draft(tree, mask=found).mechanism(text)  # type: ignore[arg-type]
     return found
 
 
@@ -309,7 +309,7 @@ class _Draft:
     adjust: tuple[Any, ...] = ()
     mask: Mask | None = field(default=None)
 
-    def mechanism(self) -> Mechanism:
+    def mechanism(self, text: str) -> Mechanism:
         whole = self.start or standard("scaled_dot", CATALOGUE["scaled_dot"].source)
         score = whole.score if self.base is None else (self.base, *whole.score[1:])
         mask = whole.mask if self.mask is None else _both(whole.mask, self.mask)
@@ -320,8 +320,7 @@ class _Draft:
             prepare=(*whole.prepare, *self.prepare),
             adjust=(*whole.adjust, *self.adjust),
         )
-        named = unparse(made) if not made.tensors() else whole.name
-        return made.replace(name=named, source=f"composed from {whole.source}")
+        return made.replace(name=_text_or(made, text.strip()), source=f"composed from {whole.source}")
 
 
 def _both(left: Mask, right: Mask) -> Mask:
@@ -505,6 +504,14 @@ def unparse(attention: Attention) -> str:
         seen = _written(attention.mask)
         pieces.append(f"({seen})" if pieces and isinstance(attention.mask, Or) else seen)
     return " & ".join(pieces) or "scaled_dot"
+
+
+def _text_or(made: Mechanism, given: str) -> str:
+    """The canonical text, or the given one where a part of the catalogue's has none."""
+    try:
+        return unparse(made)
+    except ValueError:
+        return given
 
 
 def _written(part: Any) -> str:

@@ -17,6 +17,8 @@ from regard.hf.calls import Unsupported
 from regard.hf.masks import ModelMask, model_mask
 from regard.hf.session import Session
 from regard.mechanism import Mechanism
+from regard.run.attention import parsed
+from regard.run.choose import BACKENDS, unknown_backend
 from regard.seeing.statistics import standard
 from regard.seeing.trace import Trace
 from regard.statistic import Statistic
@@ -55,7 +57,7 @@ def attach(
     *,
     layers: Sequence[int] | None = None,
     heads: Sequence[int] | None = None,
-    mechanism: Mechanism | None = None,
+    mechanism: Mechanism | str | None = None,
     backend: str = "model",
     tokenizer: Any = None,
     keep: Literal["qk"] | None = None,
@@ -75,13 +77,20 @@ def attach(
     watched exactly.
     """
     inner = _checked(model)
+    if backend not in ("model", "auto", *BACKENDS):
+        raise unknown_backend(backend, "model")
+    watched = tuple(standard() if watch is None else watch)
+    labels = [statistic.label for statistic in watched]
+    twice = next((label for label in labels if labels.count(label) > 1), None)
+    if twice is not None:
+        raise Unsupported(f"two statistics are called {twice!r}; give one of them another name, or watch one at a time")
     session = Session(
         inner,
-        tuple(standard() if watch is None else watch),
+        watched,
         layers=None if layers is None else frozenset(layers),
         heads=None if heads is None else list(heads),
-        mechanism=mechanism,
-        backend=backend,
+        mechanism=_swapped_in(mechanism),
+        backend=backend if mechanism is None or backend != "model" else "auto",
         tokenizer=tokenizer,
         keep=keep,
     )
@@ -89,6 +98,15 @@ def attach(
         _enter(inner, session, leaving)
         yield session.trace
         session.close()
+
+
+def _swapped_in(mechanism: Mechanism | str | None) -> Mechanism | None:
+    if mechanism is None:
+        return None
+    found = parsed(mechanism)
+    if not isinstance(found, Mechanism):
+        raise Unsupported(f"{mechanism} is not one mechanism but a composition, which cannot be swapped into a layer")
+    return found
 
 
 def _checked(model: nn.Module) -> PreTrainedModel:
@@ -146,16 +164,16 @@ def _unregister() -> None:
         AttentionMaskInterface._global_mapping.pop(NAME, None)
 
 
-def _own_function(module: nn.Module) -> tuple[str, Callable[..., Any]]:
-    """The implementation that the module's config named before, and its function."""
+def _own_function(module: nn.Module) -> Callable[..., Any]:
+    """The attention function of the implementation that the module's config named before."""
     name = _own.get(id(getattr(module, "config", None))) or "sdpa"
     if name != "eager":
-        return name, ALL_ATTENTION_FUNCTIONS[name]
+        return ALL_ATTENTION_FUNCTIONS[name]
     source = sys.modules[type(module).forward.__module__]
     eager = getattr(source, "eager_attention_forward", None)
     if eager is None:
         raise Unsupported(f"{type(module).__name__} has no eager attention to leave the output to; load it with sdpa")
-    return name, eager
+    return eager
 
 
 @torch.compiler.disable
@@ -171,12 +189,11 @@ def _attention(
 ) -> tuple[Tensor, Tensor | None]:
     """What transformers calls in place of its own attention function. q [B,H,Tq,D], k, v [B,G,Tk,D|Dv]."""
     session = _sessions.get(id(module))
-    if session is None or session.is_plain:
-        _, function = _own_function(module)
-        mask = attention_mask.own() if isinstance(attention_mask, ModelMask) else attention_mask
-        result = function(module, query, key, value, mask, dropout=dropout, scaling=scaling, **keywords)
-    else:
-        result = session.compute(module, query, key, value, attention_mask, dropout, scaling, keywords)
+    if session is not None and not session.is_plain:
+        return session.compute(module, query, key, value, attention_mask, dropout, scaling, keywords), None
+    function = _own_function(module)
+    mask = attention_mask.own() if isinstance(attention_mask, ModelMask) else attention_mask
+    result = function(module, query, key, value, mask, dropout=dropout, scaling=scaling, **keywords)
     if session is not None:
         session.observe(module, query, key, value, attention_mask, scaling, keywords)
     return result

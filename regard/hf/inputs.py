@@ -26,7 +26,10 @@ def read_input(given: str, stdin: Any = None) -> Any:
     Returns a str, a PIL image or (samples float32, rate). Raises Unsupported for files that cannot be read.
     """
     if given == "-":
-        return stdin.read()
+        try:
+            return stdin.read()
+        except UnicodeDecodeError:
+            raise Unsupported("standard input is not UTF-8 text; convert it first") from None
     path = Path(given.removeprefix("@"))
     suffix = path.suffix.lower()
     if not given.startswith("@") and suffix not in IMAGES | {".wav"}:
@@ -53,7 +56,7 @@ def _image(path: Path) -> Any:
     try:
         with Image.open(path) as image:
             return image.convert("RGB")
-    except (UnidentifiedImageError, Image.DecompressionBombError):
+    except (UnidentifiedImageError, Image.DecompressionBombError, SyntaxError, ValueError):
         raise Unsupported(f"{path} is not an image that can be read; give a PNG or JPEG") from None
 
 
@@ -63,9 +66,13 @@ def _sound(path: Path) -> tuple[Any, int]:
             width, channels, rate = file.getsampwidth(), file.getnchannels(), file.getframerate()
             raw = file.readframes(file.getnframes())
     except (wave.Error, EOFError) as error:
-        raise Unsupported(f"{path} is not a PCM wav file ({error}); convert it to 16-bit PCM") from None
+        reason = str(error) or "cut short"
+        raise Unsupported(f"{path} is not a PCM wav file ({reason}); convert it to 16-bit PCM") from None
     if width not in (2, 4):
         raise Unsupported(f"{path} has {8 * width}-bit samples; convert it to 16-bit PCM")
+    raw = raw[: len(raw) - len(raw) % (width * channels)]
+    if not raw:
+        raise Unsupported(f"{path} holds no sound; give a longer one")
     samples = np.frombuffer(raw, dtype=np.int16 if width == 2 else np.int32).astype(np.float32)
     return samples.reshape(-1, channels).mean(1) / float(1 << (8 * width - 1)), rate
 
@@ -97,6 +104,8 @@ def _text_tensors(loaded: Loaded, text: str | list[str], truncate: bool) -> dict
     texts = [text] if isinstance(text, str) else text
     if not texts or not all(part.strip() for part in texts):
         raise Unsupported("the text is empty; give at least one word")
+    if any("\ud800" <= character <= "\udfff" for part in texts for character in part):
+        raise Unsupported("the text holds bytes that are not UTF-8; convert it first")
     if len(texts) > 1 and loaded.tokenizer.pad_token is None:
         raise Unsupported(f"the tokenizer of {name} has no padding token, so give one text at a time")
     found = loaded.tokenizer(texts, return_tensors="pt", padding=len(texts) > 1, return_token_type_ids=False)
@@ -140,6 +149,12 @@ def positions_of(model: tf.PreTrainedModel) -> int | None:
             offset = config.pad_token_id + 1 if "roberta" in config.model_type else 0
             return limit - offset if config.model_type not in ("t5", "mt5", "umt5") else None
     return None
+
+
+def written_positions_of(model: tf.PreTrainedModel) -> int | None:
+    """How many tokens a model can write from nothing: for a decoder, less those it begins with."""
+    limit = getattr(model.config, "max_target_positions", None)
+    return positions_of(model) if limit is None else limit - 4
 
 
 def as_device(inputs: Mapping[str, Tensor], model: torch.nn.Module) -> dict[str, Tensor]:

@@ -34,21 +34,39 @@ def load(name: str | Path | None = None) -> Loaded:
     _check_directory(where)
     try:
         config = tf.AutoConfig.from_pretrained(where, trust_remote_code=False)
-        model = _class_of(config).from_pretrained(where, use_safetensors=True, trust_remote_code=False)
+        model, about = _class_of(config).from_pretrained(
+            where, use_safetensors=True, trust_remote_code=False, output_loading_info=True
+        )
     except SafetensorError as error:
         raise Unsupported(
             f"the weights of {where} are not a whole safetensors file ({error}); fetch them again"
         ) from None
     except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
         raise Unsupported(f"cannot load a model from {where!r}: {_first_sentence(error)}") from None
+    missing = sorted(name for name in about["missing_keys"] if _matters(name))
+    if missing:
+        raise Unsupported(
+            f"the weights of {where} lack {missing[0]} ({len(missing)} in all), which would be random; fetch them again"
+        )
     return Loaded(model.eval(), _tokenizer(where), _processor(where, model))
+
+
+def _matters(name: str) -> bool:
+    """Whether a missing weight would change attention: those of layers and embeddings do, a head on top does not."""
+    return any(part.isdigit() or "embed" in part for part in name.split("."))
 
 
 def _check_directory(where: str) -> None:
     path = Path(where)
+    try:
+        there = path.is_dir()
+    except OSError:
+        raise Unsupported(
+            f"{where[:40]}… is too long for the name of a model; give a directory or a hub name"
+        ) from None
     if path.is_file():
         raise Unsupported(f"{where} is a file; give the directory that holds config.json, or a hub name")
-    if path.is_dir():
+    if there:
         if not (path / "config.json").is_file():
             raise Unsupported(f"{where} holds no config.json; give the directory of a transformers model")
         if not any(path.glob("*.safetensors")):

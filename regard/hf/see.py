@@ -12,7 +12,7 @@ from torch import Tensor
 
 from regard.hf.attach import attach
 from regard.hf.calls import Unsupported
-from regard.hf.inputs import as_device, positions_of, tensors_for
+from regard.hf.inputs import as_device, positions_of, tensors_for, written_positions_of
 from regard.hf.load import Loaded
 from regard.seeing.trace import Trace
 from regard.statistic import Statistic
@@ -106,7 +106,7 @@ def _run(loaded: Loaded, inputs: dict[str, Tensor], target: str | None, max_new_
             model(**inputs)
         return
     if target is None and "decoder_input_ids" not in inputs:
-        _generate(model, inputs, max_new_tokens or 32)
+        _generate(model, inputs, max_new_tokens or min(32, written_positions_of(model) or 32))
         return
     if target is not None:
         if loaded.tokenizer is None:
@@ -122,8 +122,11 @@ def _run(loaded: Loaded, inputs: dict[str, Tensor], target: str | None, max_new_
 def _generate(model: tf.PreTrainedModel, inputs: dict[str, Tensor], max_new_tokens: int) -> None:
     if not hasattr(model, "generate") or not model.can_generate():
         raise Unsupported(f"{type(model).__name__} cannot generate; see an input without new tokens")
-    limit = positions_of(model)
-    length = inputs["input_ids"].shape[1] if "input_ids" in inputs and not model.config.is_encoder_decoder else 0
+    if max_new_tokens < 0:
+        raise Unsupported(f"a model writes at least 0 new tokens, got max_new_tokens={max_new_tokens}")
+    beside = model.config.is_encoder_decoder
+    limit = written_positions_of(model) if beside else positions_of(model)
+    length = inputs["input_ids"].shape[1] if "input_ids" in inputs and not beside else 0
     if limit is not None and length + max_new_tokens > limit:
         raise Unsupported(f"{length} tokens and {max_new_tokens} new ones exceed the model's {limit} positions")
     pad = model.generation_config.pad_token_id

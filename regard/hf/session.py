@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import importlib.metadata
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -18,7 +19,7 @@ from regard.hf.axes import Axes
 from regard.hf.calls import Call, Unsupported, read, swapped
 from regard.hf.kept import Kept
 from regard.hf.modules import Place, output_projection, place_of, value_norms
-from regard.mechanism import Inputs, Mechanism
+from regard.mechanism import Inputs, Mechanism, weight_kind
 from regard.run.choose import attend, fused_observer
 from regard.seeing.trace import About, Layer, Trace
 from regard.seeing.watching import Watching
@@ -121,17 +122,33 @@ class Session:
         dropout: float,
         scaling: float | None,
         keywords: Mapping[str, Any],
-    ) -> tuple[Tensor, None]:
-        """The output [B,Tq,H,Dv] by regard's own backends, with a swapped mechanism if there is one."""
+    ) -> Tensor:
+        """The output [B,Tq,H,Dv] by regard's own backends, with a swapped mechanism if there is one, and watched."""
+        self.called.add(id(module))
         place = self.places[id(module)]
         if dropout:
             raise Unsupported(f"layer {place.name} drops attention weights (p={dropout}); call model.eval() first")
-        call = read(module, place.name, query, key, value, mask, scaling, keywords)
-        x = self._inputs(module, place, call, call.v, *self._axes_of(module, place, call))
-        own = call.mechanism
-        out = attend(own if self.mechanism is None else swapped(own, self.mechanism), x, self.backend)
+        call = self._swapped(read(module, place.name, query, key, value, mask, scaling, keywords))
+        out = None
+        if self._watches(place):
+            grad = torch.is_grad_enabled() and any(t.requires_grad for t in (query, key, value))
+            together = self.backend in ("auto", "native") and self.heads is None and not grad
+            with _aside(query):
+                out = self._absorb(module, place, _within_seen(call, place), together)
+        if out is None:
+            if self._depth == 0:
+                self._begin_forward()
+            x = self._inputs(place, call, call.v, *self._axes_of(module, place, call))
+            out = attend(call.mechanism, x, self.backend)
         assert out.shape == (query.shape[0], query.shape[1], query.shape[2], value.shape[3])
-        return out.to(query.dtype).transpose(1, 2).contiguous(), None
+        return out.to(query.dtype).transpose(1, 2).contiguous()
+
+    def _swapped(self, call: Call) -> Call:
+        if self.mechanism is None:
+            return call
+        if self.heads is not None and self.mechanism.tensors():
+            raise Unsupported(f"{self.mechanism.name} holds tensors, so its heads cannot be watched apart; drop heads=")
+        return replace(call, mechanism=swapped(call.mechanism, self.mechanism))
 
     # ---- watching -----------------------------------------------------------------------------------------------
 
@@ -148,16 +165,20 @@ class Session:
         """Absorb one call of an attention module. Reads only; the output was made before."""
         self.called.add(id(module))
         place = self.places[id(module)]
-        recomputing = torch._C._current_graph_task_id() != -1  # gradient checkpointing calls it again in backward
-        if recomputing or not (self.statistics or self.keep) or not (self.layers is None or place.index in self.layers):
-            return
-        if self._depth == 0:
-            self._begin_forward()
-        with torch.inference_mode(False), torch.no_grad(), torch.autocast(query.device.type, enabled=False):
-            call = read(module, place.name, query, key, value, mask, scaling, keywords)
-            self._absorb(module, place, _within_seen(call, place))
+        if self._watches(place):
+            with _aside(query):
+                call = read(module, place.name, query, key, value, mask, scaling, keywords)
+                self._absorb(module, place, _within_seen(call, place), output=False)
 
-    def _absorb(self, module: nn.Module, place: Place, call: Call) -> None:
+    def _watches(self, place: Place) -> bool:
+        recomputing = torch._C._current_graph_task_id() != -1  # gradient checkpointing calls it again in backward
+        wanted = bool(self.statistics or self.keep) and (self.layers is None or place.index in self.layers)
+        if wanted and not recomputing and self._depth == 0:
+            self._begin_forward()
+        return wanted and not recomputing
+
+    def _absorb(self, module: nn.Module, place: Place, call: Call, output: bool) -> Tensor | None:
+        """Feed one call to its layer's statistics; with output=True also what a fused backend made of it."""
         number = self._calls.get(id(module), 0)
         self._calls[id(module)] = number + 1
         watched = self.watched.get((id(module), number))
@@ -169,23 +190,24 @@ class Session:
         query_axis, rows, key_axis = self._axes_of(module, place, call, watched)
         self._check_continues(watched, rows, call)
         heads = call.of_heads(watched.heads)
-        x = self._inputs(module, place, heads, None, query_axis, rows, key_axis)
+        x = self._inputs(place, heads, heads.v if output else None, query_axis, rows, key_axis)
         view = View(
             batch=call.q.shape[0],
             heads=len(watched.heads),
             query=self.axes.by_name[query_axis],
             key=self.axes.by_name[key_axis],
             same_axis=query_axis == key_axis,
-            kind=heads.mechanism.normaliser.kind,
+            kind=weight_kind(heads.mechanism),
         )
         scale = self._value_norms(module, place, call, watched.heads)
-        watched.watching.absorb(heads.mechanism, x, view, rows, call.first_key, scale)
+        out = watched.watching.absorb(heads.mechanism, x, view, rows, call.first_key, scale)
         if watched.kept is not None:
             watched.kept.add(rows, call.first_key, heads.mechanism, x)
         self._note_problems(place, call, view, rows)
         watched.rows_seen, watched.view = rows.stop, view
         watched.query_axis, watched.key_axis = query_axis, key_axis
         watched.last_key = call.k[:, :, -1].clone() if place.kind == "self" else None
+        return out
 
     def _new(self, module: nn.Module, place: Place, number: int, call: Call) -> Watched:
         num_heads = call.q.shape[1]
@@ -250,13 +272,13 @@ class Session:
                 )
 
     def _inputs(
-        self, module: nn.Module, place: Place, call: Call, v: Tensor | None, query_axis: str, rows: slice, key_axis: str
+        self, place: Place, call: Call, v: Tensor | None, query_axis: str, rows: slice, key_axis: str
     ) -> Inputs:
         query, key = self.axes.by_name[query_axis], self.axes.by_name[key_axis]
         at = slice(call.first_key, call.first_key + call.k.shape[2])
         return Inputs(
-            q=call.q.detach() if v is None else call.q,
-            k=call.k.detach() if v is None else call.k,
+            q=call.q,
+            k=call.k,
             v=v,
             query_positions=query.positions[:, rows],
             key_positions=key.positions[:, at],
@@ -352,6 +374,13 @@ class Session:
             )
         self._fill(self.trace)
         self.trace.refresh = None
+
+
+@contextmanager
+def _aside(like: Tensor) -> Iterator[None]:
+    """Where watching runs: no gradients, no autocast, and tensors that may be changed later."""
+    with torch.inference_mode(False), torch.no_grad(), torch.autocast(like.device.type, enabled=False):
+        yield
 
 
 def _within_seen(call: Call, place: Place) -> Call:

@@ -6,6 +6,7 @@ that do not are run-length encoded exactly.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor
 
 from regard import ranges
-from regard.mechanism import Inputs, Mask, ranges_of, require_positions
+from regard.mechanism import Inputs, Mask, encode_mask, ranges_of, reads_positions, require_positions
 from regard.parts.noise import mixed_bits
 from regard.ranges import Ranges
 
@@ -95,6 +96,10 @@ class First(Combinable):
     def __post_init__(self) -> None:
         if self.count < 1:
             raise ValueError(f"{self}: at least 1 token, got {self.count}")
+
+    @property
+    def reads_positions(self) -> bool:
+        return self.causal
 
     def __call__(self, batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
         seen = (key < self.count) & (query == query)
@@ -187,6 +192,37 @@ class Every(Combinable):
 
     def __str__(self) -> str:
         return f"every({self.step})"
+
+
+@dataclass(frozen=True)
+class Dilated(Combinable):
+    """|p_i - p_j| <= width·step and (p_i - p_j) mod step = 0: a band with gaps (Beltagy 2020, section 3.1)."""
+
+    width: int
+    step: int
+
+    def __post_init__(self) -> None:
+        if self.width < 0 or self.step < 1:
+            raise ValueError(f"{self}: a width of at least 0 keys and a step of at least 1")
+
+    def __call__(self, batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        back = query - key
+        return (back.abs() <= self.width * self.step) & (back % self.step == 0)
+
+    def ranges(self, x: Inputs) -> Ranges | None:
+        require_positions(x, str(self))
+        if 2 * self.width + 1 > ranges.MAX_RUNS or not _sorted(x.key_positions):
+            return None
+        offsets = torch.arange(-self.width, self.width + 1, device=x.q.device) * self.step
+        wanted = x.query_positions[..., None] + offsets
+        start, stop = (_first(x.key_positions, (wanted + past).flatten(1)).view(wanted.shape) for past in (0, 1))
+        empty = stop <= start
+        start, stop = (side.masked_fill(empty, x.k.shape[2]).to(torch.int32) for side in (start, stop))
+        order = start.argsort(dim=-1, stable=True)
+        return Ranges(start.gather(-1, order)[:, None], stop.gather(-1, order)[:, None], x.k.shape[2])
+
+    def __str__(self) -> str:
+        return f"dilated({self.width}, {self.step})"
 
 
 @dataclass(frozen=True)
@@ -353,11 +389,15 @@ class And(Combinable):
     left: Mask
     right: Mask
 
+    @property
+    def reads_positions(self) -> bool:
+        return reads_positions(self.left) or reads_positions(self.right)
+
     def __call__(self, batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
         return self.left(batch, head, query, key) & self.right(batch, head, query, key)
 
     def ranges(self, x: Inputs) -> Ranges:
-        return ranges_of(self.left, x) & ranges_of(self.right, x)
+        return _joined_ranges(self, x, lambda left, right: left & right)
 
     def __str__(self) -> str:
         return " & ".join(f"({part})" if isinstance(part, Or) else str(part) for part in (self.left, self.right))
@@ -370,11 +410,15 @@ class Or(Combinable):
     left: Mask
     right: Mask
 
+    @property
+    def reads_positions(self) -> bool:
+        return reads_positions(self.left) or reads_positions(self.right)
+
     def __call__(self, batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
         return self.left(batch, head, query, key) | self.right(batch, head, query, key)
 
     def ranges(self, x: Inputs) -> Ranges:
-        return ranges_of(self.left, x) | ranges_of(self.right, x)
+        return _joined_ranges(self, x, lambda left, right: left | right)
 
     def __str__(self) -> str:
         return f"{self.left} | {self.right}"
@@ -385,6 +429,10 @@ class Not(Combinable):
     """The mask forbids."""
 
     part: Mask
+
+    @property
+    def reads_positions(self) -> bool:
+        return reads_positions(self.part)
 
     def __call__(self, batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
         return ~self.part(batch, head, query, key)
@@ -448,11 +496,9 @@ def every(step: int) -> Every:
     return Every(step)
 
 
-def dilated(width: int, step: int) -> And:
-    """A band of `width` keys to either side with gaps of step - 1 between them (Longformer, section 3.1)."""
-    if width < 0 or step < 1:
-        raise ValueError(f"dilated({width}, {step}): a width of at least 0 keys and a step of at least 1")
-    return Near(width * step, width * step) & Every(step)
+def dilated(width: int, step: int) -> Dilated:
+    """`width` keys to either side, `step` apart."""
+    return Dilated(width, step)
 
 
 def near_blocks(size: int, reach: int) -> NearBlocks:
@@ -478,6 +524,14 @@ def heads(begin: int, end: int) -> Heads:
 def documents(ids: Tensor) -> Documents:
     """Packed sequences do not see each other; ids by position."""
     return Documents(ids)
+
+
+def _joined_ranges(mask: And | Or, x: Inputs, join: Callable[[Ranges, Ranges], Ranges]) -> Ranges:
+    """By interval algebra; where one side alone has too many intervals the whole may not: encode that."""
+    try:
+        return join(ranges_of(mask.left, x), ranges_of(mask.right, x))
+    except ranges.TooManyRuns:
+        return encode_mask(mask, x)
 
 
 def _sorted(positions: Tensor) -> bool:

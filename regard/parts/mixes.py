@@ -58,4 +58,4 @@ class LatentValues:
     w_uv: Tensor
 
     def __call__(self, weights: Tensor, tile: Tile) -> Tensor:
-        return torch.matmul(WeightedSum()(weights, tile), self.w_uv)
+        return torch.matmul(out := WeightedSum()(weights, tile), self.w_uv.to(out.dtype))

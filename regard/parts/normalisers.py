@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from regard import core
-from regard.mechanism import Inputs, WeightKind, Where
+from regard.mechanism import Inputs, WeightKind, Where, require_shape
 from regard.parts.noise import uniform
 
 
@@ -54,6 +54,10 @@ class Softmax:
         if self.sink is None or isinstance(self.sink, Tensor):
             return core.Softmax(self.sink)
         return core.Softmax(x.q.new_full((x.q.shape[1],), self.sink))
+
+    def check(self, x: Inputs) -> None:
+        if isinstance(self.sink, Tensor):
+            require_shape(self.sink, "Softmax's sink", ((1, x.q.shape[1]),), x)
 
     def __str__(self) -> str:
         if isinstance(self.sink, Tensor):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import ClassVar, Literal
@@ -22,7 +21,12 @@ def projected(x: Tensor, weight: Tensor, part: str) -> Tensor:
     """x W: x [B,H,T,D], weight [D,M] or [H or 1,D,M] (a projection per head)."""
     if weight.shape[-2] != x.shape[-1] or (weight.ndim == 3 and weight.shape[0] not in (1, x.shape[1])):
         raise ValueError(f"{part} of shape {list(weight.shape)} does not fit tokens {list(x.shape)} [B,heads,T,width]")
-    return widened(x) @ weight
+    return widened(x) @ as_wide(weight, x)
+
+
+def as_wide(weight: Tensor, x: Tensor) -> Tensor:
+    """A learned tensor in the type that the tokens are computed in."""
+    return weight.to(widened(x).dtype)
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,7 +60,7 @@ class Temperature:
             raise ValueError(f"temperature({self.value}): a temperature is above 0; use hard for its limit at 0")
 
     def __call__(self, x: Inputs) -> Inputs:
-        return x.replace(q=x.q / self.value)
+        return x.replace(q=widened(x.q) / self.value)
 
     def __str__(self) -> str:
         return f"temperature({self.value})"
@@ -130,9 +134,10 @@ class AddPositions:
 
     def __call__(self, x: Inputs) -> Inputs:
         require_positions(x, "the position embedding")
-        k = x.k + self.of(x.key_positions, x.k)
-        v = x.v + self.of(x.key_positions, x.v) if self.values and x.v is not None else x.v
-        return x.replace(q=x.q + self.of(x.query_positions, x.q), k=k, v=v)
+        q, k, v = widened(x.q), widened(x.k), x.v
+        if self.values and v is not None:
+            v = widened(v) + self.of(x.key_positions, widened(v))
+        return x.replace(q=q + self.of(x.query_positions, q), k=k + self.of(x.key_positions, k), v=v)
 
     def of(self, at: Tensor, like: Tensor) -> Tensor:
         """The embeddings of these positions, [B,1,T,D] in the type of `like`."""
@@ -237,7 +242,8 @@ class ProjectSequence:
         for name, weight in (("E", self.e), ("F", self.f)):
             if weight.shape[1] != x.k.shape[2]:
                 raise ValueError(f"{name} projects {weight.shape[1]} keys to slots, but there are {x.k.shape[2]}")
-        return slots(x, self.e @ widened(x.k), None if x.v is None else self.f @ widened(x.v))
+        v = None if x.v is None else as_wide(self.f, x.v) @ widened(x.v)
+        return slots(x, as_wide(self.e, x.k) @ widened(x.k), v)
 
 
 @dataclass(frozen=True, eq=False)
@@ -281,12 +287,13 @@ class Latent:
                 f"queries {list(x.q.shape)} and latent keys {list(x.k.shape)} do not fit W_UK {list(self.w_uk.shape)}: "
                 "q is [B,H,T,Dn + dR], k [B,1,T,r + dR]"
             )
+        w_uk, w_uv = as_wide(self.w_uk, x.k), as_wide(self.w_uv, x.k)
         latent, rotated = widened(x.k[..., :rank]), widened(x.k[..., rank:])
         if self.absorbed:
-            q = torch.cat([widened(x.q[..., :plain]) @ self.w_uk.transpose(1, 2), widened(x.q[..., plain:])], -1)
+            q = torch.cat([widened(x.q[..., :plain]) @ w_uk.transpose(1, 2), widened(x.q[..., plain:])], -1)
             return x.replace(q=q, k=torch.cat([latent, rotated], -1), v=latent)
-        k = torch.cat([latent @ self.w_uk, rotated.expand(-1, heads, -1, -1)], -1)
-        return x.replace(k=k, v=latent @ self.w_uv)
+        k = torch.cat([latent @ w_uk, rotated.expand(-1, heads, -1, -1)], -1)
+        return x.replace(k=k, v=latent @ w_uv)
 
 
 # ---- heads -----------------------------------------------------------------------------------------------------------
@@ -327,15 +334,3 @@ class KeyHeads:
         if self.queries is not None and x.q.shape[1] != self.queries:
             raise ValueError(f"{self.queries} query heads were asked for, but q {list(x.q.shape)} has {x.q.shape[1]}")
         return x
-
-
-@dataclass(frozen=True, eq=False)
-class Apply:
-    """Any function from inputs to inputs, as a part; `tensors` are those it holds, so that they are known."""
-
-    function: Callable[[Inputs], Inputs]
-    tensors: tuple[Tensor, ...] = ()
-    scope: Scope = "token"
-
-    def __call__(self, x: Inputs) -> Inputs:
-        return self.function(x)

@@ -94,9 +94,10 @@ class TransformerXL:
             return q @ k.transpose(-1, -2)
         low, high = int(distance.amin()), int(distance.amax())
         steps = torch.arange(low, high + 1, device=q.device)
-        sinusoid = positions.sinusoidal(steps, self.w_r.shape[1]).to(q.dtype) @ self.w_r
-        content = (q + self.u[:, None]) @ k.transpose(-1, -2)
-        by_distance = (q + self.v[:, None]) @ sinusoid.transpose(-1, -2)
+        u, v, w_r = (learned.to(q.dtype) for learned in (self.u, self.v, self.w_r))
+        sinusoid = positions.sinusoidal(steps, w_r.shape[1]).to(q.dtype) @ w_r
+        content = (q + u[:, None]) @ k.transpose(-1, -2)
+        by_distance = (q + v[:, None]) @ sinusoid.transpose(-1, -2)
         found = content + by_distance.gather(-1, (distance - low).expand_as(content))
         found = found * q.shape[-1] ** -0.5
         return found if scores is None else scores + found

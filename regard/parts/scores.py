@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from regard import core
-from regard.mechanism import Inputs, Tile, require_positions
+from regard.mechanism import Inputs, Tile, require_positions, require_shape
 
 
 def widened(x: Tensor) -> Tensor:
@@ -56,6 +56,15 @@ class Dot:
     def core(self, x: Inputs) -> tuple[core.Term, ...]:
         return (core.Dot(self.factor(x.q.shape[-1])),)
 
+    def check(self, x: Inputs) -> None:
+        if x.q.shape[-1] != x.k.shape[-1]:
+            raise ValueError(
+                f"queries of width {x.q.shape[-1]} and keys of width {x.k.shape[-1]} have no dot product; "
+                "project one to the width of the other"
+            )
+        if isinstance(self.scale, Tensor):
+            require_shape(self.scale, "Dot's scale", ((1, x.q.shape[1]),), x)
+
     def __str__(self) -> str:
         if isinstance(self.scale, Tensor):
             raise ValueError("a dot product with a scale per head holds a tensor and has no text form")
@@ -74,6 +83,9 @@ class KeyBias:
     def core(self, x: Inputs) -> tuple[core.Term, ...]:
         return (core.KeyBias(self.bias),)
 
+    def check(self, x: Inputs) -> None:
+        require_shape(self.bias, "KeyBias", ((1, x.q.shape[0]), (1, x.q.shape[1]), (x.k.shape[2],)), x)
+
 
 @dataclass(frozen=True, eq=False)
 class Slope:
@@ -89,6 +101,9 @@ class Slope:
     def core(self, x: Inputs) -> tuple[core.Term, ...]:
         require_positions(x, "Slope")
         return (core.Slope(self.slope),)
+
+    def check(self, x: Inputs) -> None:
+        require_shape(self.slope, "Slope", ((x.q.shape[1],),), x)
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,10 +122,17 @@ class Distance:
         require_positions(x, "Distance")
         return (core.Distance(self.table),)
 
+    def check(self, x: Inputs) -> None:
+        odd = self.table.shape[-1] | 1
+        require_shape(self.table, "Distance", ((1, x.q.shape[1]), (odd,)), x)
+
 
 @dataclass(frozen=True, eq=False)
 class Table:
-    """s_ij += B_ij, as given (T5's position bias, a float mask). bias: [batch or 1, heads or 1, queries or 1, keys]."""
+    """s_ij += B_ij, as given (T5's position bias, a float mask). bias: [batch or 1, heads or 1, queries or 1, keys].
+
+    A bias for more keys than there are (a cache with free slots) counts for the first ones.
+    """
 
     bias: Tensor
 
@@ -120,6 +142,10 @@ class Table:
 
     def core(self, x: Inputs) -> tuple[core.Term, ...]:
         return (core.Table(self.bias),)
+
+    def check(self, x: Inputs) -> None:
+        keys = max(x.k.shape[2], self.bias.shape[-1])
+        require_shape(self.bias, "Table", ((1, x.q.shape[0]), (1, x.q.shape[1]), (1, x.q.shape[2]), (keys,)), x)
 
 
 @dataclass(frozen=True, eq=False)
@@ -157,7 +183,8 @@ class Additive:
 
     def __call__(self, scores: Tensor | None, tile: Tile) -> Tensor:
         q, k = widened(tile.q), spread(widened(tile.k), tile.q.shape[1])
-        v = self.v if self.v.ndim == 1 else self.v[None, :, None, :, None]
+        v = self.v.to(q.dtype)
+        v = v if v.ndim == 1 else v[None, :, None, :, None]
         found = ((q[:, :, :, None] + k[:, :, None]).tanh() @ v).reshape(*q.shape[:3], k.shape[2])
         return found if scores is None else scores + found
 

@@ -5,6 +5,7 @@ What they choose is piecewise constant, so no gradient flows through the choice.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -44,41 +45,58 @@ class SelectBlocks:
 
     def __call__(self, x: Inputs) -> Inputs:
         require_positions(x, "selecting blocks")
-        scores = self.scores(x.q.detach(), x.k.detach(), x.key_valid)
-        return narrowed(x, chosen_blocks(x, scores, self.size, self.count, self.causal))
+        score = self.scorer(x.k.detach(), x.key_valid)
+        return narrowed(x, chosen_blocks(x, score, self.size, self.count, self.causal))
 
     def __str__(self) -> str:
         if not self.causal:
             raise ValueError("selecting blocks without a causal mask has no text form; build it in Python")
         return f"{self.by}_blocks({self.size}, {self.count})"
 
-    def scores(self, q: Tensor, k: Tensor, valid: Tensor | None) -> Tensor:
-        """[B,H,Tq,blocks]: how well each block fits each query."""
-        grouped = _grouped(q, k.shape[1])
-        if self.by == "mean":
-            found = grouped @ _block_means(k, valid, self.size).transpose(-1, -2)
-        else:
-            low, high = _block_bounds(k, valid, self.size)
-            found = grouped.clamp(min=0) @ high.transpose(-1, -2) + grouped.clamp(max=0) @ low.transpose(-1, -2)
-        return found.reshape(*q.shape[:3], found.shape[3])
+    def scorer(self, k: Tensor, valid: Tensor | None) -> Callable[[Inputs, slice], Tensor]:
+        """What gives [B,H,rows,blocks]: how well each block fits each of these queries."""
+        mean = _block_means(k, valid, self.size).transpose(-1, -2)
+        low, high = (bound.transpose(-1, -2) for bound in _block_bounds(k, valid, self.size))
+
+        def score(x: Inputs, rows: slice) -> Tensor:
+            q = x.q[:, :, rows].detach()
+            grouped = _grouped(q, k.shape[1])
+            bound = grouped.clamp(min=0) @ high + grouped.clamp(max=0) @ low if self.by == "bound" else grouped @ mean
+            return bound.reshape(*q.shape[:3], bound.shape[3])
+
+        return score
 
 
-def chosen_blocks(x: Inputs, scores: Tensor, size: int, count: int, causal: bool) -> Ranges:
-    """Ranges of the best blocks of each row, its own always among them; ties to the first. scores: [B,H,Tq,blocks]."""
+def chosen_blocks(x: Inputs, score: Callable[[Inputs, slice], Tensor], size: int, count: int, causal: bool) -> Ranges:
+    """Ranges of the best blocks of each row, its own always among them; ties to the first. In strips of rows."""
+    blocks, num_queries = -(-x.k.shape[2] // size), x.q.shape[2]
+    rows = max(1, ranges.STRIP_BYTES // max(1, 8 * x.q.shape[0] * x.q.shape[1] * blocks))
+    parts = [
+        _best_blocks(x, slice(begin, min(begin + rows, num_queries)), score, size, count, causal)
+        for begin in range(0, max(num_queries, 1), rows)
+    ]
+    start, stop = (torch.cat(side, 2) for side in zip(*parts, strict=True))
+    return Ranges(start, stop, x.k.shape[2])
+
+
+def _best_blocks(
+    x: Inputs, rows: slice, score: Callable[[Inputs, slice], Tensor], size: int, count: int, causal: bool
+) -> tuple[Tensor, Tensor]:
     num_keys = x.k.shape[2]
     begins = torch.arange(0, num_keys, size, device=x.q.device)
     ends = (begins + size).clamp(max=num_keys)
-    own = torch.searchsorted(x.key_positions.contiguous(), x.query_positions.contiguous(), right=True) - 1
+    at = x.query_positions[:, rows].contiguous()
+    own = torch.searchsorted(x.key_positions.contiguous(), at, right=True) - 1
     own_block = own.clamp(min=0)[:, None, :, None] // size
     block = torch.arange(len(begins), device=x.q.device)
-    scores = scores.masked_fill(block == own_block, float("inf"))
+    scores = score(x, rows).masked_fill(block == own_block, float("inf"))
     if causal:
         scores = scores.masked_fill(block > own_block, -float("inf"))
     best, index = (found[..., :count] for found in scores.sort(dim=-1, descending=True, stable=True))
     index = index.masked_fill(best == -float("inf"), len(begins)).sort(-1).values
     edge = begins.new_full((1,), num_keys)
     start, stop = torch.cat([begins, edge])[index], torch.cat([ends, edge])[index]
-    return Ranges(start.to(torch.int32), stop.to(torch.int32), num_keys)
+    return start.to(torch.int32), stop.to(torch.int32)
 
 
 def _grouped(q: Tensor, groups: int) -> Tensor:
@@ -154,8 +172,9 @@ class PredictCentre:
             raise ValueError(f"a predicted window reaches at least 1 token to either side, got {self.reach}")
 
     def __call__(self, x: Inputs) -> Inputs:
+        q = widened(x.q)
         length = x.k.shape[2] if x.key_valid is None else x.key_valid.sum(-1)[:, None, None]
-        centre = length * ((widened(x.q) @ self.w).tanh() @ self.v).sigmoid()
+        centre = length * ((q @ self.w.to(q.dtype)).tanh() @ self.v.to(q.dtype)).sigmoid()
         x = x.replace(per_query={**x.per_query, "centre": centre})
         key_positions = (
             x.key_positions[:, None].contiguous().to(centre.dtype).expand(*centre.shape[:2], -1).contiguous()
@@ -171,7 +190,8 @@ class Compress:
     """k̃_b = Σ_t w_t (k_{bl+t} + e_t), ṽ_b alike: each block of l keys as one (NSA: Yuan 2025, eq. 7, φ linear).
 
     w: [l] weights within a block, e: [l,Dk] positions within it or None. A block's position is that of its last
-    key, so that a causal mask lets it be seen once it lies wholly in the past; an unfinished one is left out.
+    key, so that a causal mask lets it be seen once it lies wholly in the past; unfinished and partly padded blocks
+    are left out.
     """
 
     w: Tensor
@@ -210,15 +230,22 @@ class SelectByCompressed:
 
     def __call__(self, x: Inputs) -> Inputs:
         require_positions(x, "selecting blocks")
-        size, (batch, heads, num_queries, width) = self.compress.w.shape[0], x.q.shape
-        blocks, groups = -(-x.k.shape[2] // size), x.k.shape[1]
         small = self.compress(x)
-        scores = _grouped(x.q.detach(), groups) @ small.k.detach().transpose(-1, -2)
-        scores = scores.reshape(batch, heads, num_queries, -1) * (width**-0.5 if self.scale is None else self.scale)
-        future = small.key_positions[:, None, None] > x.query_positions[:, None, :, None]
-        hidden = future if small.key_valid is None else future | ~small.key_valid[:, None, None]
+        size, blocks = self.compress.w.shape[0], -(-x.k.shape[2] // self.compress.w.shape[0])
+
+        def score(x: Inputs, rows: slice) -> Tensor:
+            return torch.nn.functional.pad(self.shared(x, small, rows), (0, blocks - small.k.shape[2]))
+
+        return narrowed(x, chosen_blocks(x, score, size, self.count, causal=True))
+
+    def shared(self, x: Inputs, small: Inputs, rows: slice) -> Tensor:
+        """What each compressed block receives from these queries, summed over a group's heads. [B,H,rows,blocks]."""
+        q, groups = x.q[:, :, rows].detach(), small.k.shape[1]
+        scores = (_grouped(q, groups) @ small.k.detach().transpose(-1, -2)).reshape(*q.shape[:3], -1)
+        scores = scores * (q.shape[-1] ** -0.5 if self.scale is None else self.scale)
+        hidden = small.key_positions[:, None, None] > x.query_positions[:, None, rows, None]
+        hidden = hidden if small.key_valid is None else hidden | ~small.key_valid[:, None, None]
         weights = scores.masked_fill(hidden, -float("inf")).softmax(-1).nan_to_num(0.0)
-        shared = weights.unflatten(1, (groups, -1)).sum(2).repeat_interleave(heads // groups, 1)
-        shared = torch.nn.functional.pad(shared, (0, blocks - shared.shape[-1]))
-        shared[..., :1] = float("inf")
-        return narrowed(x, chosen_blocks(x, shared, size, self.count, causal=True))
+        total = weights.unflatten(1, (groups, -1)).sum(2).repeat_interleave(q.shape[1] // groups, 1)
+        total[..., :1] = float("inf")
+        return total

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
 from regard import core
+from regard.errors import UserError
 from regard.mechanism import Inputs, Mechanism, lower, prepared
 from regard.run import native, reference, strips
 from regard.run.native import Native
@@ -19,23 +20,39 @@ def fused_observer() -> Native | None:
     return native.NATIVE if native.available() else None
 
 
+def unknown_backend(name: str, *more: str) -> UserError:
+    """The error for a backend that does not exist. more: names that the caller knows besides."""
+    return UserError(f"no backend {name!r}; there are: {', '.join((*more, 'auto', *BACKENDS))}")
+
+
 def attend(mechanism: Mechanism, x: Inputs, backend: str = "auto") -> Tensor:
     """Output [B,H,Tq,Dv]. backend: "auto" for the fastest that computes the same thing, or a name from BACKENDS.
 
     Raises ValueError, naming the reason, where a named backend cannot.
     """
     if backend not in BACKENDS and backend != "auto":
-        raise ValueError(f"no backend {backend!r}; there are: auto, {', '.join(BACKENDS)}")
-    prepared_inputs = prepared(mechanism, x)
+        raise unknown_backend(backend)
+    prepared_inputs = of_one_type(prepared(mechanism, x))
     plain = mechanism.replace(prepare=())
     needs_grad = torch.is_grad_enabled() and strips.requires_grad(plain, prepared_inputs)
     for name in BACKENDS if backend == "auto" else (backend,):
         reason, run = BACKENDS[name](plain, prepared_inputs, needs_grad)
         if run is not None:
-            return run()
+            return run().to(x.q.dtype)
         if backend != "auto":
-            raise ValueError(f"backend {name!r} cannot compute {mechanism.name}: {reason}; use backend='auto'")
+            raise UserError(f"backend {name!r} cannot compute {mechanism.name}: {reason}; use backend='auto'")
     raise AssertionError("strips compute every mechanism")
+
+
+def of_one_type(x: Inputs) -> Inputs:
+    """Queries, keys and values in the widest of their types: a prepare may have widened some."""
+    tensors = [t for t in (x.q, x.k, x.v) if t is not None]
+    if len({t.dtype for t in tensors}) == 1:
+        return x
+    widest = tensors[0].dtype
+    for tensor in tensors[1:]:
+        widest = torch.promote_types(widest, tensor.dtype)
+    return x.replace(q=x.q.to(widest), k=x.k.to(widest), v=None if x.v is None else x.v.to(widest))
 
 
 Attempt = tuple[str, Callable[[], Tensor] | None]

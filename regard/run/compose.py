@@ -59,6 +59,7 @@ def weights(attention: Attention, x: Inputs, rows: slice = slice(None), keys: sl
     if isinstance(attention, LowRank):
         left, core, right = _low_rank_factors(attention, x)
         return left[:, :, rows] @ (core @ right[..., keys])
+    x = x if x.v is not None else x.replace(v=torch.zeros_like(x.k[..., :1]))
     return attention.effective_weights(ready(attention, x), rows, keys)
 
 

@@ -46,6 +46,7 @@ def attend(
 
     rows: which queries to compute, by default all.
     """
+    given = x.q.dtype
     x = without_invalid(prepared(mechanism, x))
     if output and mechanism.mix is None:
         raise ValueError(f"{mechanism.name} has no output: its weights are the result; ask for regard.weights")
@@ -64,7 +65,9 @@ def attend(
             outputs.append(_mixed(mechanism, tile, allowed, needs_grad, None))
     if not output:
         return None
-    return torch.cat(outputs, 2).to(x.q.dtype)
+    if not outputs:
+        outputs.append(_mixed(mechanism, x.tile(slice(0, 0), slice(0, 0)), None, False, None))
+    return torch.cat(outputs, 2).to(given)
 
 
 def strips(
@@ -97,7 +100,15 @@ def weights_of(mechanism: Mechanism, tile: Tile, allowed: Tensor | None) -> Tens
 
 @torch.no_grad()
 def rectangle(mechanism: Mechanism, x: Inputs, rows: slice, keys: slice) -> Tensor:
-    """The weights [B,H',rows,keys] of these query rows on these key slots, as they are after the prepares."""
+    """The weights [B,H',rows,keys] of these query rows on these key slots, as they are after the prepares.
+
+    Raises ValueError for a slice with a step.
+    """
+    for part in (rows, keys):
+        if part.step not in (None, 1):
+            raise ValueError(
+                f"a rectangle is whole rows and keys, got a step of {part.step}; index what it gives instead"
+            )
     x, mechanism = prepared(mechanism, x), mechanism.replace(prepare=())
     first_row, last_row, _ = rows.indices(x.q.shape[2])
     first_key, last_key, _ = keys.indices(x.k.shape[2])

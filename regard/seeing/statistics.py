@@ -293,7 +293,7 @@ class DistanceHistogram(Statistic):
         return {"bins": torch.zeros(shape, dtype=torch.float64, device=view.key.positions.device)}
 
     def absorb(self, state: State, block: Block, view: View) -> State:
-        index = torch.where(block.distance() > 0, block.distance().clamp(min=1).log2().floor().long() + 1, 0)
+        index = torch.frexp(block.distance().double()).exponent.long()  # d = m · 2^e, 1/2 <= m < 1: exact, unlike log2
         index = index.clamp(max=self.bins - 1).expand(block.weights.shape)
         mass = state["bins"].clone()
         mass.scatter_add_(-1, index.flatten(2), block.weights.flatten(2).to(torch.float64))
@@ -317,7 +317,10 @@ class DistanceHistogram(Statistic):
 
 @dataclass(frozen=True)
 class TopK(Statistic):
-    """The k strongest links of each row, strongest first, ties to the lowest key, and the mass of the rest."""
+    """The k strongest links of each row, strongest first, ties to the lowest key, and the mass of the rest.
+
+    Rows hold min(k, keys) places; unused ones have weight 0 and key -1.
+    """
 
     k: int = 8
     name: ClassVar[str] = "top"
@@ -330,7 +333,7 @@ class TopK(Statistic):
             raise ValueError(f"top-k keeps at least 1 link, got k={self.k}")
 
     def start(self, view: View) -> State:
-        shape = (view.batch, view.heads, view.query.length, self.k)
+        shape = (view.batch, view.heads, view.query.length, min(self.k, view.key.length))
         device = view.query.positions.device
         return {
             "weights": torch.zeros(shape, dtype=torch.float32, device=device),
@@ -341,24 +344,27 @@ class TopK(Statistic):
     def absorb(self, state: State, block: Block, view: View) -> State:
         best = block.weights.float().sort(dim=-1, descending=True, stable=True)
         weights, keys = best.values[..., : self.k], best.indices[..., : self.k].to(torch.int32) + block.keys.start
-        short = self.k - weights.shape[-1]
-        weights = torch.nn.functional.pad(weights, (0, short))
-        keys = torch.nn.functional.pad(keys, (0, short), value=-1)
-        return self._put(state, weights, keys.where(weights > 0, -1), block.weights.sum(-1), block.rows)
+        return self._put(state, weights, keys.where(weights > 0, -1), block.weights.sum(-1), block.rows, view)
 
-    def _put(self, state: State, weights: Tensor, keys: Tensor, mass: Tensor, rows: slice) -> State:
-        shape = (*weights.shape[:2], rows.start + weights.shape[2], self.k)
+    def _put(self, state: State, weights: Tensor, keys: Tensor, mass: Tensor, rows: slice, view: View) -> State:
+        kept = min(self.k, view.key.length)
+        short = kept - weights.shape[-1]
+        weights, keys = (
+            torch.nn.functional.pad(weights, (0, short)),
+            torch.nn.functional.pad(keys, (0, short), value=-1),
+        )
+        shape = (*weights.shape[:2], rows.start + weights.shape[2], kept)
         all_weights, all_keys = grown(state["weights"], shape, 0.0), grown(state["keys"], shape, -1)
         at = (slice(None), slice(None), slice(rows.start, rows.start + weights.shape[2]))
         fresh = not bool((all_keys[at] >= 0).any())
-        both = (weights, keys) if fresh else _best_of((all_weights[at], all_keys[at]), (weights, keys), self.k)
+        both = (weights, keys) if fresh else _best_of((all_weights[at], all_keys[at]), (weights, keys), kept)
         all_weights[at], all_keys[at] = both
         return {"weights": all_weights, "keys": all_keys, "mass": put(state["mass"], mass, (rows.start,), "add")}
 
     def merge(self, a: State, b: State) -> State:
         shape = tuple(max(x, y) for x, y in zip(a["weights"].shape, b["weights"].shape, strict=True))
         pairs = [(grown(s["weights"], shape, 0.0), grown(s["keys"], shape, -1)) for s in (a, b)]
-        weights, keys = _best_of(pairs[0], pairs[1], self.k)
+        weights, keys = _best_of(pairs[0], pairs[1], shape[-1])
         return {"weights": weights, "keys": keys, "mass": joined(a["mass"], b["mass"], "add")}
 
     def finish(self, state: State, view: View) -> dict[str, Tensor]:
@@ -369,11 +375,14 @@ class TopK(Statistic):
         return mean_over_rows(results["weights"].sum(-1), view.query.valid)
 
     def core(self, view: View, rows: slice) -> tuple[core.CoreStatistic, ...]:
-        return (core.TopK(self.k), core.RowSum(torch.ones_like(view.key.positions, dtype=torch.float32)))
+        return (
+            core.TopK(min(self.k, view.key.length)),
+            core.RowSum(torch.ones_like(view.key.positions, dtype=torch.float32)),
+        )
 
     def place(self, state: State, found: tuple[Any, ...], view: View, rows: slice) -> State:
         (weights, keys), mass = found
-        return self._put(state, weights, keys, mass, rows)
+        return self._put(state, weights, keys, mass, rows, view)
 
 
 def _best_of(a: tuple[Tensor, Tensor], b: tuple[Tensor, Tensor], k: int) -> tuple[Tensor, Tensor]:
@@ -455,10 +464,12 @@ class Overview(Statistic):
                 a = _coarser(a, side)
             while int(b["shifts"][side]) < int(a["shifts"][side]):
                 b = _coarser(b, side)
+        heads = max(a["count"].shape[1], b["count"].shape[1])
+        counts = [state["count"].expand(-1, heads, -1, -1) for state in (a, b)]
         return {
             "sum": joined(a["sum"], b["sum"], "add"),
             "max": joined(a["max"], b["max"], "max"),
-            "count": joined(a["count"], b["count"], "add"),
+            "count": joined(counts[0], counts[1], "add"),
             "shifts": a["shifts"],
         }
 

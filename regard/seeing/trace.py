@@ -9,10 +9,12 @@ from __future__ import annotations
 import json
 import os
 import tempfile
+import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from io import BytesIO
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, BinaryIO, ClassVar, Literal
 
 from torch import Tensor
 
@@ -20,7 +22,9 @@ from regard.errors import UserError
 from regard.statistic import Axis, Statistic
 
 FORMAT = "regard trace 1"
+NO_CHECKSUM = "00000000"
 
+AXIS_PARTS = ("positions", "valid", "ids", "special")
 LAYER_FIELDS = ("name", "index", "kind", "stack", "heads", "query_axis", "key_axis", "undefined")
 
 Results = dict[str, dict[str, Tensor]]
@@ -154,15 +158,20 @@ class Trace:
         """
         found = self.layer(layer) if isinstance(layer, int) else layer
         place = found.head_place(head)
+        sizes = [self.axes[name].axis.length for name in (found.query_axis, found.key_axis)]
+        count = self.axes[found.query_axis].axis.positions.shape[0]
+        if not 0 <= batch < count:
+            raise TraceError(f"there is no sequence {batch}; there are {count}, counted from 0")
+        if any(part.step not in (None, 1) for part in (rows, keys)):
+            raise TraceError("a rectangle is whole rows and keys; index what it gives instead of giving a step")
         overview = found.results.get("overview")
         if overview is not None and not overview["shifts"].any():
-            return overview["max"][batch, place, rows, keys]
+            return overview["mean"][batch, place, rows, keys]
         if found.rectangle is None:
             raise TraceError(
                 f"the exact weights of layer {found.title!r} were not kept; "
                 'attach with keep="qk", or ask for an overview as fine as the input is long'
             )
-        sizes = [self.axes[name].axis.length for name in (found.query_axis, found.key_axis)]
         begin_end = [slice(*part.indices(size)) for part, size in zip((rows, keys), sizes, strict=True)]
         return found.rectangle(batch, place, *begin_end)
 
@@ -181,16 +190,16 @@ class Trace:
 
         tensors: dict[str, Tensor] = {}
         for name, tokens in self.axes.items():
-            for part in ("positions", "valid", "ids", "special"):
-                value = getattr(tokens.axis, part)
-                if value is not None:
-                    tensors[f"axis/{name}/{part}"] = value
+            parts = {part: getattr(tokens.axis, part) for part in AXIS_PARTS}
+            tensors |= {f"axis/{name}/{part}": value for part, value in parts.items() if value is not None}
         for number, layer in enumerate(self.layers):
             for label, results in layer.results.items():
                 tensors |= {f"layer/{number}/result/{label}/{name}": value for name, value in results.items()}
             tensors |= {f"layer/{number}/summary/{label}": value for label, value in layer.summaries.items()}
-        header = {"format": FORMAT, "trace": json.dumps(self._header())}
-        write_whole(path, save({k: v.contiguous() for k, v in tensors.items()}, metadata=header))
+        apart = {name: value.detach().clone().contiguous() for name, value in tensors.items()}
+        header = {"format": FORMAT, "checksum": NO_CHECKSUM, "trace": json.dumps(self._header())}
+        content = save(apart, metadata=header)
+        write_whole(path, content.replace(_quoted(NO_CHECKSUM), _quoted(_checksum(BytesIO(content), NO_CHECKSUM)), 1))
 
     def _header(self) -> dict[str, Any]:
         return {
@@ -198,13 +207,7 @@ class Trace:
             "made": self.made,
             "statistics": {label: vars(about) for label, about in self.statistics.items()},
             "axes": {n: {"text": t.text, "kind": t.kind, "grid": t.grid} for n, t in self.axes.items()},
-            "layers": [
-                {
-                    k: getattr(layer, k)
-                    for k in ("name", "index", "kind", "stack", "heads", "query_axis", "key_axis", "undefined")
-                }
-                for layer in self.layers
-            ],
+            "layers": [{name: getattr(layer, name) for name in LAYER_FIELDS} for layer in self.layers],
         }
 
     @staticmethod
@@ -213,34 +216,63 @@ class Trace:
         from safetensors import SafetensorError, safe_open
 
         try:
-            with safe_open(str(path), framework="pt") as file:
+            with safe_open(str(path), framework="pt") as file, open(path, "rb") as raw:
                 metadata = file.metadata() or {}
+                if metadata.get("format") != FORMAT:
+                    raise TraceError(
+                        f"{path} is no Trace of this version ({FORMAT!r}); give a file that Trace.save wrote"
+                    )
+                checksum = metadata.get("checksum", NO_CHECKSUM)
+                if checksum != _checksum(raw, checksum):
+                    raise TraceError(f"{path} was changed or damaged after it was saved; save it again")
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
         except FileNotFoundError:
-            raise TraceError(f"no such Trace file: {path}") from None
-        except (SafetensorError, OSError) as error:
-            raise TraceError(f"{path} is not a whole Trace file ({error}); save it again") from None
-        if metadata.get("format") != FORMAT:
-            raise TraceError(f"{path} is a safetensors file but not a {FORMAT!r}; give a file that Trace.save wrote")
+            raise TraceError(f"there is no Trace file {path}; give one that Trace.save wrote") from None
+        except TraceError:
+            raise
+        except (SafetensorError, OSError, ValueError) as error:
+            raise TraceError(f"{path} is not a whole Trace file ({_one_line(error)}); save it again") from None
         try:
             return _assembled(json.loads(metadata["trace"]), tensors)
-        except (KeyError, TypeError, ValueError) as error:
+        except (LookupError, TypeError, ValueError, AttributeError) as error:
             raise TraceError(f"{path} is a damaged Trace file ({error!r}); save it again") from None
+
+
+def _checksum(file: BinaryIO, written: str) -> str:
+    """crc32 of a safetensors file in which NO_CHECKSUM stands in place of the written checksum."""
+    size = file.read(8)
+    header = file.read(int.from_bytes(size, "little"))
+    found = zlib.crc32(size + header.replace(_quoted(written), _quoted(NO_CHECKSUM), 1))
+    while chunk := file.read(1 << 20):
+        found = zlib.crc32(chunk, found)
+    return f"{found:08x}"
+
+
+def _quoted(checksum: str) -> bytes:
+    return f'"checksum":"{checksum}"'.encode()
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:200]
 
 
 def _assembled(header: dict[str, Any], tensors: Mapping[str, Tensor]) -> Trace:
     axes = {}
     for name, about in header["axes"].items():
-        parts = {part: tensors.get(f"axis/{name}/{part}") for part in ("positions", "valid", "ids", "special")}
+        parts = {part: tensors.get(f"axis/{name}/{part}") for part in AXIS_PARTS}
         grid = tuple(about["grid"]) if about["grid"] else None
         axes[name] = Tokens(about["text"], Axis(**parts), about["kind"], grid)  # type: ignore[arg-type]
     layers = [Layer(**fields) for fields in header["layers"]]
     for path, value in tensors.items():
-        kind, number, *rest = path.split("/")
-        if kind == "layer" and rest[0] == "result":
-            layers[int(number)].results.setdefault(rest[1], {})[rest[2]] = value
-        elif kind == "layer":
-            layers[int(number)].summaries[rest[1]] = value
+        kind, number, rest = path.split("/", 2)
+        if kind != "layer":
+            continue
+        what, label = rest.split("/", 1)
+        if what == "result":
+            label, name = label.rsplit("/", 1)
+            layers[int(number)].results.setdefault(label, {})[name] = value
+        else:
+            layers[int(number)].summaries[label] = value
     statistics = {label: About(**about) for label, about in header["statistics"].items()}
     return Trace(header["model"], layers, axes, statistics, header["made"])
 
@@ -248,20 +280,23 @@ def _assembled(header: dict[str, Any], tensors: Mapping[str, Tensor]) -> Trace:
 def write_whole(path: str | Path, content: bytes | str) -> None:
     """Write a file whole or not at all: to a temporary neighbour, then renamed. Raises TraceError if it cannot."""
     target = Path(path)
-    data = content.encode() if isinstance(content, str) else content
+    data = content.encode(errors="backslashreplace") if isinstance(content, str) else content
     temporary = None
     try:
-        with tempfile.NamedTemporaryFile(dir=target.parent, prefix=f".{target.name}.", delete=False) as file:
+        with tempfile.NamedTemporaryFile(dir=target.parent, prefix=".regard.", delete=False) as file:
             temporary = file.name
             file.write(data)
         os.chmod(temporary, 0o666 & ~_umask())
         if target.exists() and not os.access(target, os.W_OK):
             raise PermissionError(13, "it is read-only")
         os.replace(temporary, target)
-    except OSError as error:
-        if temporary is not None and os.path.exists(temporary):
+        temporary = None
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise TraceError(f"cannot write {target}: {reason}; choose another path") from None
+    finally:
+        if temporary is not None:
             os.unlink(temporary)
-        raise TraceError(f"cannot write {target}: {error.strerror or error}; choose another path") from None
 
 
 def _umask() -> int:

@@ -46,19 +46,23 @@ class Watching:
     @torch.no_grad()
     def absorb(
         self, mechanism: Mechanism, x: Inputs, view: View, rows: slice, first_key: int, key_scale: Tensor | None
-    ) -> None:
+    ) -> Tensor | None:
         """Take in one call: x holds the queries of slots `rows` and the keys from slot `first_key` on.
 
-        key_scale: ‖v_j W_O‖ float32 [B,H,Tk], needed only by norm-weighted statistics.
+        key_scale: ‖v_j W_O‖ float32 [B,H,Tk], needed only by norm-weighted statistics. Where x has values, the output
+        [B,H,Tq,Dv] that the fused backend made in the same walk (the bits it gives unwatched), or None if it did not.
         """
         x = prepared(mechanism, x)
-        plain = mechanism.replace(prepare=(), mix=None)
+        mechanism = mechanism.replace(prepare=(), mix=mechanism.mix if x.v is not None else None)
+        out = None
         for of in ("weights", "norm"):
             wanted = [s for s in self.statistics if s.of == of and self._is_defined(s, view)]
             scale = key_scale if of == "norm" else None
-            left = self._absorb_fused(plain, x, view, rows, first_key, scale, wanted)
+            left, made = self._absorb_fused(mechanism, x, view, rows, first_key, scale, wanted)
+            out = made if out is None else out
             if left:
-                self._absorb_strips(plain, x, view, rows, first_key, scale, left)
+                self._absorb_strips(mechanism, x, view, rows, first_key, scale, left)
+        return out
 
     def _is_defined(self, statistic: Statistic, view: View) -> bool:
         reason = statistic.undefined(view)
@@ -81,19 +85,20 @@ class Watching:
         first_key: int,
         scale: Tensor | None,
         wanted: list[Statistic],
-    ) -> list[Statistic]:
-        """Reduce on the fused backend what it can; the statistics that are left for strips."""
+    ) -> tuple[list[Statistic], Tensor | None]:
+        """Reduce on the fused backend what it can; the statistics that are left for strips, and the output if made."""
         if self.fused is None or first_key != 0 or x.k.shape[2] != view.key.length:
-            return wanted
+            return wanted, None
         asked = [(s, records) for s in wanted if (records := s.core(view, rows)) is not None]
         plan = lower(mechanism, x) if asked else None
         if not asked or not isinstance(plan, core.Plan):
-            return wanted
+            return wanted, None
         records, places = _without_repeats([record for _, group in asked for record in group])
         watch = core.Watch(records, scale, view.query.valid[:, rows])
         if self.fused.refuses(plan, watch, False) is not None:
-            return wanted
-        found = self.fused.run(plan, watch, output=False).statistics
+            return wanted, None
+        result = self.fused.run(plan, watch, output=plan.v is not None)
+        found = result.statistics
         self.used.add(self.fused.name)
         at = 0
         for statistic, group in asked:
@@ -106,7 +111,7 @@ class Watching:
             label = statistic.label
             self.states[label] = statistic.place(self.states[label], tuple(results), view, rows)
         done = {statistic.label for statistic, _ in asked}
-        return [s for s in wanted if s.label not in done]
+        return [s for s in wanted if s.label not in done], result.out
 
     def _absorb_strips(
         self,

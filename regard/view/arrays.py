@@ -1,8 +1,8 @@
 """Arrays inside JSON: little-endian, C order, zlib-deflated, base64; equal arrays are stored once.
 
 A reference is {"at": place in the list of blobs, "type", "shape"}; type log8 adds {"floor", "top"}: code 0 stands for
-values below the floor, code c ≥ 1 for floor · (top / floor) ^ ((c - 1) / 254), so a value is off by at most half a step,
-a factor (top / floor) ^ (1 / 508): 2.2 % for a top of 1 and the floor 2^-16.
+values below the floor, code c ≥ 1 for floor · (top / floor) ^ ((c - 1) / 254). A value is then off by at most half a
+step, a factor (top / floor) ^ (1 / 508): 2.2 % for a top of 1 and the floor 2^-16.
 """
 
 from __future__ import annotations
@@ -26,12 +26,8 @@ class Shelf:
 
     def __init__(self) -> None:
         self.blobs: list[str] = []
+        self.size = 0  # characters of base64 so far
         self._place: dict[bytes, int] = {}
-
-    @property
-    def size(self) -> int:
-        """Characters of base64 so far."""
-        return sum(map(len, self.blobs))
 
     def put(self, values: Tensor, kind: str) -> Reference:
         """Store as float32, float16 (float32 where it would overflow), uint8, int16, int32 or log8."""
@@ -61,6 +57,7 @@ class Shelf:
         if digest not in self._place:
             self._place[digest] = len(self.blobs)
             self.blobs.append(base64.b64encode(zlib.compress(raw, 6)).decode("ascii"))
+            self.size += len(self.blobs[-1])
         return self._place[digest]
 
 

@@ -8,6 +8,7 @@ read it from the pale end, so that nothing recedes into the paper.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -74,7 +75,7 @@ def _linear_rgb(lightness: float, chroma: float, hue: float) -> NDArray[np.float
     return np.asarray(_LMS_TO_RGB @ (_LAB_TO_LMS @ lab) ** 3)
 
 
-def ink_on(rgb: tuple[int, int, int]) -> tuple[int, int, int]:
+def ink_on(rgb: Sequence[int]) -> tuple[int, int, int]:
     """Black or white, whichever reads better on a colour."""
     return (16, 16, 20) if 0.299 * rgb[0] + 0.587 * rgb[1] + 0.114 * rgb[2] > 140 else (255, 255, 255)
 

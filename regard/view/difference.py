@@ -54,12 +54,12 @@ def most_changed(minus: Trace, batch: int) -> dict[str, Any] | None:
     """The head whose map changed most, in one weight; None where there are no maps."""
     best = None
     for place, layer in enumerate(minus.layers):
-        if "overview" in layer.results:
-            for head, largest in zip(
-                layer.heads, layer.results["overview"]["max"][batch].abs().amax((-1, -2)).tolist()
-            ):
-                if best is None or largest > best[2]:
-                    best = (place, head, largest)
+        if "overview" not in layer.results:
+            continue
+        changes = layer.results["overview"]["max"][batch].abs().flatten(1)
+        for head, largest in zip(layer.heads, changes.amax(-1).tolist() if changes.shape[1] else []):
+            if best is None or largest > best[2]:
+                best = (place, head, largest)
     if best is None:
         return None
     why = f"the head with the largest change of one weight, {best[2]:.2f}"

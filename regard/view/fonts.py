@@ -34,13 +34,8 @@ def _installed() -> tuple[str, ...]:
     from matplotlib.font_manager import fontManager
 
     names = {font.name for font in fontManager.ttflist if font.style == "normal"}
-    return tuple(
-        sorted(
-            name
-            for name in names
-            if "Emoji" not in name and not name.startswith(("STIX", "cm", "DejaVu", "Last Resort"))
-        )
-    )
+    unfit = ("STIX", "cm", "DejaVu", "Last Resort")
+    return tuple(sorted(name for name in names if "Emoji" not in name and not name.startswith(unfit)))
 
 
 @lru_cache(maxsize=256)

@@ -29,13 +29,13 @@ def image(
     kind: str = "png",
     *,
     statistic: str | None = None,
-    head: tuple[int, int] | Sequence[tuple[int, int]] | None = None,
+    heads: Sequence[tuple[int, int]] = (),
     dpi: int = 160,
 ) -> bytes:
     """The picture as the bytes of a file, of a Trace, a scene, or a comparison (regard.view.difference).
 
-    head: (layer by its place, head) to draw, or several; by default the scene's pick. A comparison draws the same
-    head of A, B and A − B, by default the one that changed most.
+    heads: (layer by its place, head) of each to draw; by default the scene's pick. A comparison draws the same heads
+    of A, B and A − B, by default the one that changed most.
 
     Raises ValueError for a format that is not known, TraceError for a statistic, layer or head that was not watched.
     """
@@ -46,7 +46,7 @@ def image(
     shown = [words.visible(scene["model"]) for scene in scenes] + names
     shown += [text for scene in scenes for axis in scene["axes"].values() for text in axis["text"]]
     fonts, missing = families(shown)
-    wanted = _wanted(scenes, head)
+    wanted = _wanted(scenes, heads)
     settings = {
         "svg.fonttype": "none",
         "svg.hashsalt": "regard",
@@ -65,16 +65,17 @@ def image(
     return buffer.getvalue()
 
 
-def _wanted(scenes: list[Scene], head: Any) -> list[tuple[int, int, str]]:
-    """(layer, head, why) of each head to draw; a scene that lacks one raises TraceError."""
-    if head is None:
-        found = read.chosen(scenes[-1])
-        return [] if found is None else [found]
-    heads = [head] if isinstance(head[0], int) else list(head)
+def _wanted(scenes: list[Scene], heads: Sequence[tuple[int, int]]) -> list[tuple[int, int, str]]:
+    """(layer, head, why) of each head to draw. Raises TraceError where a scene lacks one."""
+    if not heads:
+        shown = scenes[-1] if scenes[-1]["signed"] else scenes[0]
+        found = read.chosen(shown)
+        alone = len(scenes) == 1 or shown["signed"]
+        return [] if found is None else [found if alone else (*found[:2], "")]
     for scene in scenes:
-        for layer, number in heads:
-            read.head_place(scene, layer, number)
-    return [(layer, number, "") for layer, number in heads]
+        for layer, head in heads:
+            read.head_place(scene, layer, head)
+    return [(layer, head, "") for layer, head in heads]
 
 
 def figure(
@@ -95,7 +96,7 @@ def figure(
         _heading(page, y, scene, name, missing)
         x = MARGIN
         for part in row:
-            part.draw(page, x, y + HEADER)
+            part.draw(page, x, y + HEADER, height - HEADER)
             x += part.width + GAP
         y += height
     return drawing
@@ -104,7 +105,7 @@ def figure(
 def _panels(scene: Scene, statistic: str | None, heads: list[tuple[int, int, str]], missing: set[str]) -> list[Any]:
     shown = partial(drawable, missing=missing)
     about = read.statistic(scene, statistic)
-    parts: list[Any] = [] if about is None else [panels.HeadGrid(scene, about)]
+    parts: list[Any] = [] if about is None else [panels.Heads(scene, about, shown)]
     for layer, head, why in heads:
         parts.append(panels.HeadMap(scene, layer, head, why, shown))
         if scene["axes"][scene["layers"][layer]["key"]]["grid"]:

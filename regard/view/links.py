@@ -9,7 +9,6 @@ import torch
 
 from regard.seeing.trace import Layer, Trace
 
-
 CANDIDATES = 16  # links of a head that are looked through for each one that is listed
 
 
@@ -38,8 +37,9 @@ def strongest(
 ) -> list[Link]:
     """The `count` strongest links over all heads, at most `per_head` of each, strongest first.
 
-    A head's links are between different words: of links that read the same, only the strongest is listed. skip_self leaves out links of a token to itself, skip_first those to the first tokens (sinks), both where queries
-    and keys are the same tokens; special keys are left out with skip_first > 0. Empty where no top-k was watched.
+    Of a head's links that read the same, only the strongest is listed. skip_self leaves out links of a token to
+    itself, skip_first those to the first tokens (sinks), both where queries and keys are the same tokens; special keys
+    are left out with skip_first > 0. Empty where no top-k was watched.
     """
     found: list[Link] = []
     for place, layer in enumerate(trace.layers):

@@ -65,7 +65,7 @@ class HeadGrid:
         self.width = max(2.6, self.label + columns * self.cell)
         self.height = TITLE + 0.2 + rows * self.cell + LEGEND
 
-    def draw(self, page: Page, x: float, y: float) -> None:
+    def draw(self, page: Page, x: float, y: float, room: float) -> None:
         about, signed = self.about, self.about["low"] < 0
         page.text(x, y + 0.08, "Heads", size=10, weight="bold")
         page.text(x, y + 0.24, f"{about['head_title']}, {about['head_unit']}", colour=SOFT)
@@ -91,11 +91,46 @@ class HeadGrid:
         page.legend(x, below, min(self.width, 2.6), table, [*ticks, (0.5, "0")] if signed else ticks, "even scale")
 
 
+class Heads:
+    """The head grid, and below it the strongest links, as many as there is room for."""
+
+    def __init__(self, scene: Scene, about: dict[str, Any], drawable: Callable[[str], str]) -> None:
+        self.scene, self.drawable = scene, drawable
+        self.grid = HeadGrid(scene, about)
+        self.width = max(self.grid.width, 2.6 if read.one_stack(scene) else 3.6)
+        self.height = self.grid.height
+
+    def draw(self, page: Page, x: float, y: float, room: float) -> None:
+        self.grid.draw(page, x, y, room)
+        top = y + self.grid.height + 0.25
+        count = min(12, int((y + room - top - 0.3) / 0.19))
+        if count < 1 or not self.scene["links"]:
+            return
+        page.text(x, top, "Strongest links", size=10, weight="bold")
+        page.text(x, top + 0.16, "two of each head; not to self, first or special tokens", size=7, colour=SOFT)
+        links = self.scene["links"][:count]
+        names = [read.head_name(self.scene, link["layer"], link["head"]) for link in links]
+        room_for_pair = self.width - 0.5 - 0.056 * max(map(len, names))
+        for nth, (link, name) in enumerate(zip(links, names, strict=True)):
+            about = self.scene["layers"][link["layer"]]
+            row, key = (
+                self.drawable(words.tag(self.scene["axes"][about[side]]["text"][link[slot]], 13))
+                for side, slot in (("query", "row"), ("key", "key"))
+            )
+            line = top + 0.4 + 0.19 * nth
+            middle = x + 0.48 * room_for_pair
+            page.text(middle - 0.1, line, row, ha="right")
+            page.text(middle, line, "←", colour=SOFT, ha="center")
+            page.text(middle + 0.1, line, key)
+            page.text(x + room_for_pair + 0.4, line, f"{link['weight']:.3f}", ha="right")
+            page.text(x + self.width, line, name, size=7, colour=SOFT, ha="right")
+
+
 class HeadMap:
     """The heat map of a head, with token labels where they fit, and the tracks along its axes."""
 
     def __init__(self, scene: Scene, layer: int, head: int, why: str, drawable: Callable[[str], str]) -> None:
-        self.scene, self.layer, self.head, self.why, self.drawable = scene, layer, head, why, drawable
+        self.scene, self.layer, self.head, self.drawable = scene, layer, head, drawable
         self.about = scene["layers"][layer]
         self.map = read.map_of(scene, layer, head)
         rows, keys = self.map.values.shape if self.map is not None else (1, 1)
@@ -104,13 +139,14 @@ class HeadMap:
         self.across = across
         self.down = min(across * min(1.3, max(0.3, rows / keys)), max(0.42, rows * 0.42))
         self.top = 0.22 + max([0.2, *(0.068 * len(text) for _, text in self._axis_labels("key", keys, across))])
-        self.width = LABEL + max(across, 3.3) + 0.12 + TRACK
+        self.said = f"{self.about['kind']}-attention{', ' + why if why else ''}"
+        self.width = max(LABEL + max(across, 3.3) + 0.12 + TRACK, 0.063 * len(self.said))
         self.height = TITLE + self.top + self.down + 0.1 + TRACK + LEGEND + 0.12
 
-    def draw(self, page: Page, x: float, y: float) -> None:
+    def draw(self, page: Page, x: float, y: float, room: float) -> None:
         name = read.head_name(self.scene, self.layer, self.head)
         page.text(x, y + 0.08, f"Head {name}", size=10, weight="bold")
-        page.text(x, y + 0.24, f"{self.about['kind']}-attention{', ' + self.why if self.why else ''}", colour=SOFT)
+        page.text(x, y + 0.24, self.said, colour=SOFT)
         if self.map is None or 0 in self.map.values.shape:
             page.text(x, y + 0.6, "no map: the overview was not watched, or there are no tokens", colour=SOFT)
             return
@@ -234,7 +270,7 @@ class Patches:
         self.width = self.side
         self.height = TITLE + len(self.pictures) * (self.down + 0.95)
 
-    def draw(self, page: Page, x: float, y: float) -> None:
+    def draw(self, page: Page, x: float, y: float, room: float) -> None:
         page.text(x, y + 0.08, "On the image", size=10, weight="bold")
         top = y + TITLE + 0.1
         for said, values in self.pictures:
@@ -271,7 +307,7 @@ def _numbers(axes: Any, values: Any, where: Any, cells: Any, least: float) -> No
         value = values[row, column]
         if abs(value) < least:
             continue
-        ink = colour.ink_on(tuple(int(x) for x in cells[row, column]))
+        ink = colour.ink_on([int(x) for x in cells[row, column]])
         text = words.two_places(value)
         style = {"fontsize": 6.5, "ha": "center", "va": "center", "color": tuple(x / 255 for x in ink)}
         axes.text(column, row, text, parse_math=False, **style)

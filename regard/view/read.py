@@ -127,7 +127,7 @@ def statistic(scene: Scene, label: str | None = None) -> dict[str, Any] | None:
 
 
 def chosen(scene: Scene, layer: int | None = None, head: int | None = None) -> tuple[int, int, str] | None:
-    """(layer place, head, why it is shown): what was asked for, else the scene's pick; None where there are no heads."""
+    """(layer place, head, why it is shown): what was asked for, else the scene's pick; None without heads."""
     first = scene["pick"]
     if layer is None and head is None:
         return None if first is None else (first["layer"], first["head"], first["why"])

@@ -108,12 +108,16 @@ def fitted(trace: Trace, batch: int, limit: int) -> Scene:
     """Axes, layers and arrays on the finest rung of the ladder that fits, and what was dropped for it."""
     for place, detail in enumerate(LADDER):
         last = place == len(LADDER) - 1
-        if not last and _raw_bytes(trace, detail) > 6 * limit:
+        if not last and _raw_bytes(trace, detail) > 2 * limit:
             continue
         shelf = Shelf()
         axes = {name: _axis(tokens, batch, shelf) for name, tokens in trace.axes.items()}
-        layers = [_layer(trace, layer, batch, detail, shelf) for layer in trace.layers]
-        if last or shelf.size <= limit:
+        layers = []
+        for layer in trace.layers:
+            layers.append(_layer(trace, layer, batch, detail, shelf))
+            if shelf.size > limit and not last:
+                break
+        else:
             break
     return {
         "axes": axes,

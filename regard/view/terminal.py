@@ -76,16 +76,16 @@ def head_grid(scene: Scene, about: dict[str, Any], width: int, coloured: bool) -
     names = [read.layer_name(scene, place) for place in range(len(scene["layers"]))]
     label = max([5, *(len(name) for name in names)])
     shown = [[_short(value) for value in row] for row in grid]
-    cell = 1 + max([3, *(len(text) for row in shown for text in row), *(len(str(c)) for c in columns)])
+    cell = 2 + max([3, *(len(text) for row in shown for text in row), *(len(str(c)) for c in columns)])
     fit = max(1, (width - label - 1) // cell)
     out = _text((f"{about['head_title']}", "bold"), (f"  {about['formula']}  [{about['head_unit']}]\n", "dim"))
     for begin in range(0, len(columns), fit):
         part = slice(begin, begin + fit)
-        out.append(f"{'head':>{label}} " + "".join(f"{c:>{cell}}" for c in columns[part]) + "\n", "dim")
+        out.append(f"{'head':>{label}} " + "".join(f"{c:^{cell}}" for c in columns[part]) + "\n", "dim")
         for name, values, texts in zip(names, grid[:, part], (row[part] for row in shown), strict=True):
             out.append(f"{name:>{label}} ", "dim")
             for value, text in zip(values, texts, strict=True):
-                out.append(f"{text:>{cell}}", _grid_style(value, about, coloured))
+                out.append(f"{text:^{cell}}", _grid_style(value, about, coloured))
             out.append("\n")
     return out
 
@@ -270,5 +270,5 @@ def _hex(rgb: Any) -> str:
 
 
 def _style(rgb: Any, text: bool = False) -> str:
-    ink = f"{_hex(colour.ink_on(tuple(int(x) for x in rgb)))} " if text else ""
+    ink = f"{_hex(colour.ink_on([int(x) for x in rgb]))} " if text else ""
     return f"{ink}on {_hex(rgb)}"

@@ -7,9 +7,7 @@ import unicodedata
 
 _KEPT_FORMAT = "\u200c\u200d"  # joiners: parts of Persian words and of emoji
 _SPELLED = {"\n": "↵", "\t": "⇥", "\x7f": "⟨DEL⟩"}
-_CONTROLS = (
-    "NUL SOH STX ETX EOT ENQ ACK BEL BS HT LF VT FF CR SO SI DLE DC1 DC2 DC3 DC4 NAK SYN ETB CAN EM SUB ESC FS GS RS US"
-).split()
+_CONTROLS = {0: "NUL", 7: "BEL", 8: "BS", 11: "VT", 12: "FF", 13: "CR", 27: "ESC"}
 
 TITLES = {
     "entropy": "entropy",
@@ -63,7 +61,7 @@ def _spelled(character: str) -> str:
         return _SPELLED[character]
     code = ord(character)
     if code < 0x20:
-        return f"⟨{_CONTROLS[code]}⟩"
+        return f"⟨{_CONTROLS.get(code, f'U+{code:04X}')}⟩"
     kind = unicodedata.category(character)
     hidden = kind in ("Cc", "Cs", "Zl", "Zp") or (kind == "Cf" and character not in _KEPT_FORMAT)
     return f"⟨U+{code:04X}⟩" if hidden else character

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from regard.mechanism import Inputs
 from regard.parts.memory import NeuralMemory
+from regard.parts.prepare import Normalise
 from regard.zoo.card import Card, Sizes
 
 SOURCE = "Behrouz et al. 2025, Titans: Learning to Memorize at Test Time, eq. 9-15"
@@ -15,9 +16,10 @@ FORM = "it joins the memory with attention and layers of its own; it belongs to 
 def neural_memory(*, w_1: Tensor, w_2: Tensor | None = None) -> NeuralMemory:
     """M_t = (1 - α) M_{t-1} + S_t, S_t = η S_{t-1} - θ ∇‖M(k) - v‖², o = M_t(q). Starts at silu(k w_1) w_2, or k w_1.
 
-    w_1 [H,Dk,M], w_2 [H,M,Dv] or None; gates per token: per_key "forget", "momentum", "rate" [B,H,T].
+    w_1 [H,Dk,M], w_2 [H,M,Dv] or None; gates per token: per_key "forget", "momentum", "rate" [B,H,T]. Queries and keys
+    are brought to unit length (section 4.4).
     """
-    return NeuralMemory("neural_memory", SOURCE, w_1, w_2)
+    return NeuralMemory("neural_memory", SOURCE, w_1, w_2, prepare=(Normalise(),))
 
 
 def _gated(x: Inputs, s: Sizes) -> Inputs:

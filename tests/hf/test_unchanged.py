@@ -12,6 +12,7 @@ from transformers.masking_utils import AttentionMaskInterface
 from transformers.modeling_utils import AttentionInterface
 
 from regard.hf.attach import attach
+from regard.run.choose import fused_observer
 from tests.hf.models import CASES, Case, feed
 
 TEXT = ("decoder", "encoder", "seq2seq", "clip")
@@ -163,3 +164,39 @@ def test_a_deep_copy_of_the_model_is_independent_of_an_attached_one() -> None:
         assert len(trace.layers) == 2
         other.set_attn_implementation("sdpa")
         assert_same_bits(plain, other(**inputs))
+
+
+@pytest.mark.parametrize("backend", ["native", "strips", "auto"])
+@pytest.mark.parametrize("name", ["gpt2", "mistral", "gemma2", "gpt_oss", "bert", "t5"])
+def test_on_any_backend_watching_keeps_the_bits(name: str, backend: str) -> None:
+    case = next(c for c in CASES if c.name == name)
+    if backend == "native" and fused_observer() is None:
+        pytest.skip("this installation has no native core")
+    model, inputs = case.build(), feed(case, padding="left")
+    with torch.no_grad():
+        plain = model(**inputs)
+        with attach(model, watch=(), backend=backend):
+            unwatched = model(**inputs)
+        with attach(model, backend=backend) as trace:
+            watched = model(**inputs)
+        with attach(model, backend=backend, layers=[1], heads=[2]):
+            partly = model(**inputs)
+    assert_same_bits(unwatched, watched)
+    assert_same_bits(unwatched, partly)
+    assert len(trace.layers) > 1
+    mask = inputs["attention_mask"].bool() if case.feed != "seq2seq" else torch.ones(2, 7, dtype=torch.bool)
+    name = "logits" if hasattr(plain, "logits") else "last_hidden_state"
+    error = ((plain[name] - watched[name]).abs().amax(-1) * mask).max()
+    assert error <= 1e-4 * (1 + plain[name].abs().max())
+
+
+def test_a_swapped_mechanism_is_what_is_watched() -> None:
+    model, inputs = next(c for c in CASES if c.name == "llama").build(), feed(CASES[0])
+    with torch.no_grad(), attach(model, mechanism="window(3) | sinks(1)") as trace:
+        model(**inputs)
+    for layer in trace.layers:
+        weights = trace.weights(layer, 0)
+        rows, keys = torch.arange(11)[:, None], torch.arange(11)[None]
+        seen = (keys <= rows) & ((rows - keys < 3) | (keys < 1))
+        assert torch.equal(weights > 0, seen)
+        assert torch.allclose(weights.sum(-1), torch.ones(11), atol=1e-6)

@@ -69,6 +69,14 @@ def test_masks_combine_like_sets(a: Mask, b: Mask) -> None:
     assert torch.equal(dense(masks.Not(masks.And(a, b)), x), dense(masks.Or(masks.Not(a), masks.Not(b)), x))
 
 
+def test_a_dilated_band_has_few_runs_however_long_the_sequence() -> None:
+    x = example(3, 400, 200)
+    for mask in (masks.dilated(4, 3), masks.near(12, 12) & masks.every(3)):
+        found = ranges_of(mask, x)
+        assert found.start.shape[3] == 9
+        assert torch.equal(found.dense().expand(1, 2, 3, 400), dense(mask, x))
+
+
 def test_positions_out_of_order_are_still_exact() -> None:
     """A paged or permuted key axis: the predicate decides, slot by slot."""
     x = example(5, 7, 2)

@@ -15,8 +15,6 @@ from regard.parts.standard import standard
 from regard.run import reference, strips
 from regard.zoo import CATALOGUE
 
-torch.manual_seed(0)
-
 
 def where(scores: Tensor, key: Tensor | None = None) -> Where:
     b, h, tq, tk = scores.shape

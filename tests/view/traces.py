@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Sequence
+from functools import lru_cache
+
 import torch
 from torch import Tensor
 
 from regard.seeing.statistics import standard
 from regard.seeing.trace import About, Layer, Tokens, Trace
-from regard.statistic import Axis, Block, View
+from regard.statistic import Axis, Block, Statistic, View
 
 HOSTILE = [
     "<script>alert(1)</script>",
@@ -48,8 +52,9 @@ def layer_of(
     query: str,
     key: str,
     resolution: int,
+    watch: Sequence[Statistic] = (),
 ) -> Layer:
-    """A Layer with the standard statistics of these weights [B,H,rows,keys]."""
+    """A Layer with the statistics to watch, by default the standard ones, of these weights [B,H,rows,keys]."""
     same = query == key
     view = View(weights.shape[0], weights.shape[1], axes[query].axis, axes[key].axis, same)
     allowed = allowed & view.key.valid[:, None, None, :]
@@ -58,7 +63,7 @@ def layer_of(
     block = Block(weights, allowed, rows, keys, view.query, view.key)
     stack = query if same else "decoder"
     layer = Layer(name, index, "self" if same else "cross", stack, list(range(weights.shape[1])), query, key)
-    for statistic in standard(resolution=resolution):
+    for statistic in watch or standard(resolution=resolution):
         reason = statistic.undefined(view)
         if reason is not None:
             layer.undefined[statistic.label] = reason
@@ -69,10 +74,10 @@ def layer_of(
     return layer
 
 
-def trace_of(layers: list[Layer], axes: dict[str, Tokens], model: str = "invented") -> Trace:
-    statistics = {s.label: About.of(s) for s in standard() if any(s.label in x.results for x in layers)}
+def trace_of(layers: list[Layer], axes: dict[str, Tokens], watch: Sequence[Statistic] = ()) -> Trace:
+    statistics = {s.label: About.of(s) for s in watch or standard() if any(s.label in x.results for x in layers)}
     made = {"class": "Invented", "dtype": "float32", "backend": "by hand"}
-    return Trace(model, layers, axes, statistics, made)
+    return Trace("invented", layers, axes, statistics, made)
 
 
 def softmax_weights(scores: Tensor, allowed: Tensor) -> Tensor:
@@ -107,18 +112,23 @@ def head_scores(kind: str, rows: int, keys: int, ids: Tensor, generator: torch.G
 KINDS = ("uniform", "local", "sink", "previous", "induction", "sink")
 
 
-def decoder(
+def decoder(*sizes: int, text: list[str] | None = None, **options: int) -> Trace:
+    """A causal decoder whose heads are of known kinds; the second half of the tokens repeats the first."""
+    return copy.copy(_decoder(*sizes, text=None if text is None else tuple(text), **options))
+
+
+@lru_cache(maxsize=64)
+def _decoder(
     length: int = 12,
     layers: int = 4,
     heads: int = 6,
     *,
     batch: int = 1,
     padding: int = 0,
-    text: list[str] | None = None,
+    text: tuple[str, ...] | None = None,
     resolution: int = 128,
     seed: int = 0,
 ) -> Trace:
-    """A causal decoder whose heads are of known kinds; the second half of the tokens repeats the first."""
     generator = torch.Generator().manual_seed(seed)
     half = torch.randint(1, 10 * length, (-(-length // 2),), generator=generator)
     ids = torch.cat([half, half])[:length]
@@ -183,3 +193,16 @@ def image(side: int = 7, layers: int = 3, heads: int = 4) -> Trace:
 def hostile() -> Trace:
     """Tokens that try to break out of every format."""
     return decoder(len(HOSTILE), 2, 2, text=HOSTILE)
+
+
+def watched(*watch: Statistic, length: int = 9) -> Trace:
+    """One layer of two heads on text, watched by these statistics; norm-weighted ones take every value norm as 3."""
+    over = axis(length)
+    axes = {"decoder": Tokens([[f" w{i}" for i in range(length)]], over)}
+    allowed = causal(over)
+    weights = softmax_weights(torch.randn(1, 2, length, length, generator=torch.Generator().manual_seed(3)), allowed)
+    layer = layer_of("layers.0", 0, weights, allowed, axes, "decoder", "decoder", 128, watch)
+    for label, results in layer.results.items():
+        for name, value in results.items() if label.endswith(":norm") else ():
+            results[name] = 3 * value if value.is_floating_point() and name != "count" else value
+    return trace_of([layer], axes, watch)

@@ -671,6 +671,7 @@ def gated_delta(x: Inputs) -> Found:
 def neural_memory(x: Inputs, w_1: Tensor, w_2: Tensor) -> Found:
     """The gradient by autograd, where regard writes it out."""
     q, k, v = (t.detach() for t in qkv(x))
+    q, k = _unit(q), _unit(k)
     alpha, eta, theta = (_gate(x, name).detach() for name in ("forget", "momentum", "rate"))
     out = torch.zeros(*q.shape[:3], v.shape[-1], dtype=q.dtype)
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from regard import core, ranges
 from regard.composite import ByHead, LowRank, Sum
@@ -84,6 +85,23 @@ def test_mechanism_equals_its_paper_in_float32(row: Row) -> None:
 
 
 @every_row
+def test_half_precision_is_computed_in_float32(row: Row) -> None:
+    """Inputs and learned tensors in bfloat16 give what their values give in float32, rounded once."""
+    x, arguments = row.example(row.sizes()[0])
+    half, given = cast(x, torch.bfloat16), cast(arguments, torch.bfloat16)
+    wide, same = cast(half, torch.float32), cast(given, torch.float32)
+    if isinstance(row.card.make(**given), Mechanism) and row.card.make(**given).mix is None:  # type: ignore[union-attr]
+        close(
+            compose.weights(row.card.make(**given), half), compose.weights(row.card.make(**same), wide), 1e-5, row.name
+        )
+        return
+    for backend in ("auto", "reference"):
+        out = compose.attend(row.card.make(**given), half, backend)
+        assert out.dtype == torch.bfloat16
+        close(out.float(), compose.attend(row.card.make(**same), wide, backend), 1e-2, f"{row.name} on {backend}")
+
+
+@every_row
 @pytest.mark.parametrize("peak", [0.0, 50.0])
 def test_mechanism_equals_its_paper_for_flat_and_peaked_scores(row: Row, peak: float) -> None:
     if row.name in CHAOTIC and peak:
@@ -118,7 +136,7 @@ def test_strips_equal_the_reference(row: Row, strip_bytes: int, monkeypatch: pyt
             close(found, weights, 1e-12, f"{row.name} weights")
             close(strips.rectangle(attention, x, slice(1, 4), slice(0, 3)), weights[:, :, 1:4, :3], 1e-12, row.name)
         elif isinstance(attention, Sum | ByHead | LowRank):
-            monkeypatch.setattr(strips.attend, "__kwdefaults__", {**strips.attend.__kwdefaults__, "strip_bytes": 1})
+            monkeypatch.setitem(strips.attend.__kwdefaults__, "strip_bytes", strip_bytes)
             out = compose.attend(attention, x, "strips")
         else:
             out = compose.recur(attention, x, size=1 + strip_bytes % 7)[0]
@@ -215,6 +233,59 @@ def test_every_card_has_a_row_or_a_reason() -> None:
         assert (card.factory is None) == (card.refused is not None), card.name
         for text in (card.line, card.equation, card.source, card.time, card.memory, card.attends):
             assert text, card.name
+
+
+@every_row
+def test_example_fits_whatever_the_explainer_shows(row: Row) -> None:
+    """A sentence of any length, one head or several."""
+    for sizes in (
+        Sizes(),
+        Sizes(heads=1, groups=1, queries=11, keys=11, key_width=8, value_width=8, dtype=torch.float32),
+    ):
+        x = row.card.arrange(sizes.inputs(), sizes)
+        out, weights = dense(row.card.made(sizes), x)
+        for found in (out, weights):
+            assert found is None or bool(found.isfinite().all())
+
+
+class LargestTensor(TorchDispatchMode):
+    """The most numbers in any tensor that an operation makes while this is on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.numbers = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        for made in result if isinstance(result, list | tuple) else (result,):
+            if isinstance(made, Tensor) and made.untyped_storage().nbytes() >= made.numel():
+                self.numbers = max(self.numbers, made.numel())
+        return result
+
+
+@every_row
+def test_nothing_grows_with_the_square_of_the_tokens(row: Row, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Twice the tokens, at most twice (and a little) the largest tensor: n × n never exists."""
+    if not row.linear:
+        pytest.skip(f"{row.name}'s buckets grow with the tokens here")
+    largest = []
+    monkeypatch.setattr(ranges, "STRIP_BYTES", 1 << 16)
+    monkeypatch.setitem(strips.attend.__kwdefaults__, "strip_bytes", 1 << 16)
+    for length in row.lengths:
+        sizes = Sizes(1, 1, 1, length, length, 4, 4, dtype=torch.float32)
+        x, arguments = row.example(sizes)
+        attention = row.card.make(**arguments)
+        with LargestTensor() as mode, torch.no_grad():
+            if isinstance(attention, Mechanism):
+                strips.attend(attention, x, output=attention.mix is not None, absorb=ignored)
+            else:
+                compose.attend(attention, x, "strips")
+        largest.append(mode.numbers)
+    assert largest[1] <= 2.2 * largest[0], f"{row.name}: {largest}"
+
+
+def ignored(*_: Any) -> None:
+    """A watcher that keeps nothing."""
 
 
 @every_row

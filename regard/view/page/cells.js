@@ -14,13 +14,13 @@ export function cellsOf(picture) {
   const largest = values.reduce((most, v) => Math.max(most, Math.abs(v)), 0);
   const top = largest > 1.0001 ? largest : 1;
   const keys = picture.axis(state.layer, "key").length;
-  const scale = transform(state.scale, { top, keys, signed, edge: largest || 1 });
+  const scale = transform(picture.suffix && state.scale === "lift" ? "log" : state.scale, { top, keys, signed, edge: largest || 1 });
   return { map, values, hidden, mass, scale };
 }
 
 // Which key cells hold only tokens to hide; null if none.
 function hiddenKeys(picture, map) {
-  if (picture.scene.signed || (!state.hide && !state.special)) return null;
+  if (picture.scene.signed || picture.suffix || (!state.hide && !state.special)) return null;
   const axis = picture.axis(state.layer, "key");
   const positions = picture.positions(state.layer, "key");
   const special = new Set(state.special ? axis.special : []);

@@ -45,6 +45,7 @@ export function transform(name, { top, keys, signed, edge }) {
   const ticks = [];
   for (let x = floor; x <= top * 1.0001; x *= 10) ticks.push([Math.log10(x / floor) / span, (x === floor ? "≤ " : "") + short(x)]);
   if (top / 10 ** Math.floor(Math.log10(top)) > 1.5) ticks.push([1, short(top)]);
+  if (ticks.length > 5) ticks.splice(1, 1);
   return { kind: "sequential", place: (v) => (v <= floor ? 0 : Math.log10(v / floor) / span), ticks, said: "weight, log10" };
 }
 
@@ -70,4 +71,7 @@ export function even(low, high) {
   return { kind: "sequential", place: (v) => v / top, ticks: [[0, "0"], [0.5, short(top / 2)], [1, short(top)]] };
 }
 
-const short = (value) => (value === 0 ? "0" : Number(value.toPrecision(2)).toString());
+function short(value) {
+  if (value !== 0 && Math.abs(value) < 1e-4) return value.toExponential(0);
+  return Number(value.toPrecision(2)).toString();
+}

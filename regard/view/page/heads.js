@@ -11,7 +11,7 @@ export function drawHeads(picture) {
   const grid = byId("grid");
   const { columns, scene } = picture;
   const wide = columns.length <= 8;
-  grid.style.gridTemplateColumns = `auto repeat(${columns.length}, minmax(${wide ? 30 : 13}px, ${wide ? 44 : 34}px))`;
+  grid.style.gridTemplateColumns = `max-content repeat(${columns.length}, minmax(${wide ? 30 : 13}px, ${wide ? 44 : 34}px))`;
   const scale = about ? even(about.low, about.high) : null;
   const top = [make("span", { class: "name" }), ...columns.map((head) => make("span", { class: "name top", text: head }))];
   const lines = scene.layers.map((layer, place) =>

@@ -42,6 +42,8 @@ function checked(wanted) {
   if (!of.has(next.layer, next.head)) Object.assign(next, { layer: state.layer, head: state.head });
   if (!of.statistic(next.statistic)) next.statistic = of.scene.statistic;
   if (!["max", "mean"].includes(next.which)) next.which = "max";
+  if (!of.weightings().includes(next.of)) next.of = of.weightings()[0] || "";
+  for (const each of pictures) each.weighBy(next.of);
   if (!["log", "power", "lift"].includes(next.scale)) next.scale = "log";
   if (of.scene.layers.length) {
     if (next.row !== null && next.row >= of.axis(next.layer, "query").length) next.row = null;
@@ -93,18 +95,18 @@ function update(changed) {
     Object.assign(state, checked({}));
     return drawAll(true);
   }
-  if (any("layer", "head")) Object.assign(state, checked({}));
+  if (any("layer", "head", "of")) Object.assign(state, checked({}));
   if (any("statistic")) drawHeads(picture());
   if (any("layer", "head")) markHead(picture());
-  if (any("layer", "head", "which", "scale", "hide", "special")) drawMap(picture(), !any("layer"));
+  if (any("layer", "head", "of", "which", "scale", "hide", "special")) drawMap(picture(), !any("layer"));
   if (any("layer", "head")) drawHead(picture());
   if (any("row", "key") && !any("layer", "head")) reveal(state.row, state.key);
   else if (any("statistic", "hoverRow", "hoverKey", "row", "key")) redraw();
   if (!stripsFit(picture())) drawStrips(picture());
-  else if (any("layer", "head", "row", "key", "hoverRow", "hoverKey", "scale")) colourStrips(picture());
-  if (any("layer", "head", "row", "hoverRow")) drawRow(picture());
+  else if (any("layer", "head", "of", "row", "key", "hoverRow", "hoverKey", "scale")) colourStrips(picture());
+  if (any("layer", "head", "of", "row", "hoverRow")) drawRow(picture());
   drawReadout(pictures, names);
-  if (any("layer", "head", "which", "scale", "hide", "special")) drawThumbnails(pictures, names);
+  if (any("layer", "head", "of", "which", "scale", "hide", "special")) drawThumbnails(pictures, names);
 }
 
 // ---- input -------------------------------------------------------------------------------------------------------

@@ -26,17 +26,20 @@ export function drawMapWords(picture, cells) {
 
 function drawControls(picture, cells) {
   const pooled = cells && !cells.map.exact, { signed } = picture.scene;
+  const weightings = picture.weightings(), plain = !signed && !state.of;
+  byId("of").hidden = weightings.length < 2;
+  choice(byId("of"), weightings.map((of) => [of, of ? `${of}-weighted` : "weights", of ? "each weight times the norm of what its value adds" : "the attention weights themselves"]), state.of, (of) => set({ of }));
   byId("which").hidden = !pooled;
   choice(byId("which"), [["max", "max", "the largest of a cell's pairs"], ["mean", "mean", "the mean over a cell's allowed pairs"]], state.which, (which) => set({ which }));
   const scales = [["log", "log", "log10 from a floor to the top"], ["power", "power", "weight to the power 0.4"], ["lift", "lift", "against an even spread"]];
   byId("scale").hidden = signed;
-  choice(byId("scale"), scales, state.scale, (scale) => set({ scale }));
-  byId("hide").parentElement.hidden = signed;
+  choice(byId("scale"), state.of ? scales.slice(0, 2) : scales, state.scale, (scale) => set({ scale }));
+  byId("hide").parentElement.hidden = !plain;
   byId("hide").value = state.hide;
   byId("hide").max = picture.axis(state.layer, "key").length;
   byId("hide").step = cells ? cells.map.cell[1] : 1;
   byId("special").checked = state.special;
-  byId("special-label").hidden = signed || !picture.axis(state.layer, "key").special.length;
+  byId("special-label").hidden = !plain || !picture.axis(state.layer, "key").special.length;
 }
 
 function said(scene, { map, hidden, mass }) {

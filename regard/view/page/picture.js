@@ -13,6 +13,17 @@ export class Picture {
     this.columns = [...new Set(scene.layers.flatMap((layer) => layer.heads))].sort((a, b) => a - b);
     this.oneStack = new Set(scene.layers.map((layer) => `${layer.stack} ${layer.kind}`)).size <= 1;
     this.kept = new Map();
+    this.suffix = ""; // ":norm" shows what is weighed by value norms instead of plain weights
+  }
+
+  // Whether maps of another weighting are there, such as "norm".
+  weightings() {
+    const labels = this.scene.layers.flatMap((layer) => Object.keys(layer.maps));
+    return [...new Set(labels.filter((label) => label.startsWith("overview")).map((label) => label.split(":")[1] || ""))];
+  }
+
+  weighBy(of) {
+    this.suffix = of ? `:${of}` : "";
   }
 
   layer(place) {
@@ -62,9 +73,9 @@ export class Picture {
 
   // {values, count, rows, keys, cell, exact, allowed}: allowed is how many keys a row of each row cell may see.
   map(place, head, which) {
-    const about = this.layer(place).maps.overview;
+    const about = this.layer(place).maps[`overview${this.suffix}`];
     if (!about) return null;
-    return this.#once(`map ${place} ${head} ${which}`, () => {
+    return this.#once(`map${this.suffix} ${place} ${head} ${which}`, () => {
       const [, rows, keys] = about.mean.shape;
       const values = this.#part(about[which], place, head);
       const at = Math.min(this.layer(place).heads.indexOf(head), about.count.shape[0] - 1);
@@ -89,7 +100,7 @@ export class Picture {
 
   // The strongest links of a row (or of its band): {links: [{row, key, weight}], rest, band}; null where none are known.
   links(place, head, row) {
-    const top = this.layer(place).tops.top;
+    const top = this.layer(place).tops[`top${this.suffix}`];
     if (!top) return this.#linksOfMap(place, head, row);
     const [, , kept] = top.weights.shape;
     const at = Math.floor(row / top.band) * kept;

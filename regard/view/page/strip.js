@@ -56,9 +56,11 @@ function flow(axis, buttons, begin, end) {
   const inner = make("div", { class: "flow" });
   if (begin > 0) inner.append(make("span", { class: "role", text: `… ${begin} tokens before` }));
   for (const [slot, button] of buttons) {
-    button.textContent = axis.text[slot] || "∅";
+    button.textContent = axis.kind === "frames" ? "" : axis.text[slot] || "∅";
+    if (axis.kind === "frames" && slot % 100 === 0) inner.append(make("span", { class: "role", text: axis.text[slot] }));
     inner.append(button, ...(axis.text[slot].endsWith("↵") ? [make("br")] : [make("wbr")]));
   }
+  if (axis.kind === "frames") inner.classList.add("frames");
   if (end < axis.length) inner.append(make("span", { class: "role", text: `${axis.length - end} tokens after …` }));
   return inner;
 }
@@ -91,6 +93,7 @@ export function colourStrips(picture) {
   mark(drawn.query, "row", row);
   mark(drawn.key, "key", key);
   byId("strip-key").textContent = about.said;
+  bringIntoStrip(drawn.query, state.row);
   drawArcs(picture, row);
 }
 
@@ -108,8 +111,17 @@ function mark(part, name, slot) {
   if (slot !== null && part.buttons.has(slot)) part.buttons.get(slot).classList.add(name);
 }
 
+// Scrolls a long text, but never the page.
+function bringIntoStrip(part, slot) {
+  const button = slot === null ? null : part.buttons.get(slot), { element } = part;
+  if (!button || slot === part.brought) return;
+  part.brought = slot;
+  const [inside, all] = [button.getBoundingClientRect(), element.getBoundingClientRect()];
+  if (inside.top < all.top + 20 || inside.bottom > all.bottom) element.scrollTop += inside.top - all.top - all.height / 2;
+}
+
 function byReceived(picture) {
-  const track = picture.track("keys", "received", state.layer, state.head);
+  const track = picture.track("keys", `received${picture.suffix}`, state.layer, state.head);
   if (!track) return { value: () => null, said: "" };
   const most = track.values.reduce((top, value) => Math.max(top, Math.abs(value)), 0) || 1;
   const low = track.values.reduce((least, value) => Math.min(least, value), 0);

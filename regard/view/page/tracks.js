@@ -36,7 +36,8 @@ export function drawSideTrack(context, layout, view, { picture, cells }, colours
 }
 
 export function drawBottomTrack(context, layout, view, { picture, cells }, colours) {
-  const label = Object.keys(picture.layer(state.layer).keys)[0];
+  const labels = Object.keys(picture.layer(state.layer).keys), wanted = `received${picture.suffix}`;
+  const label = labels.includes(wanted) ? wanted : labels[0];
   if (!label) return;
   const track = picture.track("keys", label, state.layer, state.head);
   const { left, top, across, down, bottom } = layout;

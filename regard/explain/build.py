@@ -1,0 +1,209 @@
+"""From a name or a text form to an Explanation."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from torch import Tensor
+
+from regard.composite import Attention, ByHead, LowRank, Sum
+from regard.errors import UserError
+from regard.explain import example as worked_example
+from regard.explain.composites import Worked, worked
+from regard.explain.example import MADE_UP, SENTENCE, WIDTH, Example
+from regard.explain.pattern import pairs, pattern
+from regard.explain.record import Explanation, Panel, Part, Step
+from regard.explain.steps import Labels, cells, mask_meaning, meaning, per_token, words
+from regard.mechanism import Mechanism
+from regard.zoo import CATALOGUE, Card, Sizes, families
+
+PATTERN_TOKENS = 16
+HOMES = {
+    "glimpse": "regard.nn.GlimpseNetwork",
+    "reinforce": "regard.nn.Reinforce",
+    "memory_as_context": "regard.nn.MemoryAsContext",
+    "memory_as_gate": "regard.nn.MemoryAsGate",
+    "memory_as_layer": "regard.nn.MemoryAsLayer",
+    "per_layer": "regard.nn.TransformerEncoderLayer, one mechanism each",
+    "neural_memory": "regard.nn.NeuralMemory",
+    "additive": "regard.nn.AdditiveAttention",
+    "multi_head": "regard.nn.MultiHeadAttention",
+    "cross": "regard.nn.CrossAttention",
+    "trainable": "regard.nn.SelfAttention",
+    "causal": "regard.nn.CausalSelfAttention",
+    "spatial_soft": "regard.nn.SpatialAttention",
+    "spatial_hard": "regard.nn.HardSpatialAttention",
+}
+
+
+def listing() -> list[tuple[str, list[tuple[str, str]]]]:
+    """(family, [(name, one line)]) of the whole catalogue, in its order."""
+    return [(family, [(card.name, card.line) for card in cards]) for family, cards in families().items()]
+
+
+def explain(name: str, text: str = SENTENCE) -> Explanation:
+    """A mechanism by its catalogue name or in the text form, worked through on the words of a text.
+
+    Raises UserError for an unknown name (the closest known one is offered), a text form that does not parse (the
+    place is pointed at) and a text that is empty or too long to draw.
+    """
+    tokens = worked_example.tokens_of(text)
+    if name in CATALOGUE:
+        card = CATALOGUE[name]
+        return _refused(card) if card.factory is None else _of_card(card, tokens)
+    attention = _parsed(name)
+    found = re.fullmatch(r"\s*(\w+)\s*\([^()]*\)\s*", name)
+    card_of = CATALOGUE.get(found[1]) if found else None
+    made = worked_example.of_attention(attention, tokens)
+    shown = _pattern_of(attention)
+    if card_of is not None:
+        return _made(made, shown, title=name.strip(), **_about(card_of))
+    return _made(made, shown, title=name.strip(), **_about_text(name.strip(), attention))
+
+
+def _parsed(text: str) -> Attention:
+    from regard.text import parse
+
+    try:
+        return parse(text)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+
+
+def _of_card(card: Card, tokens: list[str]) -> Explanation:
+    made = worked_example.of_card(card, tokens)
+    heads, groups = worked_example.HEADS.get(card.name, (2, 2))
+    keys = len(made.key_tokens) if card.name in worked_example.OTHER_KEYS else PATTERN_TOKENS
+    queries = len(tokens) if card.name in worked_example.OTHER_KEYS else PATTERN_TOKENS
+    sizes = Sizes(1, heads, groups, queries, keys, WIDTH, WIDTH)
+    shown = pattern(card.made(sizes), card.arrange(sizes.inputs(), sizes))
+    return _made(made, shown, title=card.name, **_about(card))
+
+
+def _about(card: Card) -> dict[str, Any]:
+    names = ("name", "family", "line", "equation", "source", "time", "memory", "attends")
+    about = {name: getattr(card, name) for name in names}
+    return {**about, "parameters": dict(card.parameters), "home": HOMES.get(card.name)}
+
+
+def _about_text(text: str, attention: Attention) -> dict[str, Any]:
+    counted = pairs(attention)
+    cost = "O(n² d)"
+    if counted is not None:
+        (short, few), (long, many) = counted[-2:]
+        cost = "O(n d · keys per query)" if many / few < 2 * long / short else "O(n² d)"
+    return {
+        "name": text,
+        "family": "text form",
+        "line": "Composed from parts; what is not said is standard: scaled dot product, softmax, weighted sum.",
+        "equation": _equation(attention),
+        "source": attention.source or "composed from parts, see below",
+        "time": cost,
+        "memory": "O(n d)",
+        "attends": mask_meaning(attention.mask) if isinstance(attention, Mechanism) else "see its parts",
+        "parameters": {},
+        "home": None,
+    }
+
+
+def _equation(attention: Attention) -> str:
+    if not isinstance(attention, Mechanism):
+        return meaning(attention)
+    last = [] if attention.mix is None else [meaning(attention.mix)]
+    said = [
+        *(meaning(part) for part in attention.score),
+        meaning(attention.normaliser),
+        *map(meaning, attention.adjust),
+    ]
+    mask = mask_meaning(attention.mask)
+    return ";  ".join(re.sub(r" \([^()]*\d{4}[^()]*\)$", "", part) for part in (*said, f"where {mask}", *last) if part)
+
+
+def _pattern_of(attention: Attention) -> Step | None:
+    sizes = Sizes(1, 2, 2, PATTERN_TOKENS, PATTERN_TOKENS, WIDTH, WIDTH)
+    try:
+        return pattern(attention, sizes.inputs())
+    except ValueError:
+        return None
+
+
+def _refused(card: Card) -> Explanation:
+    return Explanation(
+        **_about(card),
+        title=card.name,
+        parts=[],
+        pairs=None,
+        pattern=None,
+        steps=[],
+        tokens=[],
+        about="",
+        refused=card.refused,
+    )
+
+
+def _made(made: Example, shown: Step | None, **about: Any) -> Explanation:
+    try:
+        done = work(made)
+    except ValueError as error:
+        raise UserError(f"{about['title']} cannot be worked through on these words: {error}") from error
+    return Explanation(
+        **about,
+        parts=_parts(made.attention),
+        pairs=pairs(made.attention),
+        pattern=shown,
+        steps=[*_inputs_shown(made), *done.steps],
+        tokens=made.tokens,
+        about=MADE_UP,
+        unobservable=done.unobservable,
+    )
+
+
+def work(made: Example) -> Worked:
+    """The steps after the inputs, and the last one's whole tensor: what `regard.attention` gives."""
+    return worked(made.attention, made.x, Labels(made.tokens, made.key_tokens))
+
+
+def _inputs_shown(made: Example) -> list[Step]:
+    labels = Labels(made.tokens, made.key_tokens)
+    columns = [str(place + 1) for place in range(WIDTH)]
+    panels = [Panel("", made.tokens, columns, cells(made.embedded), "numbers")]
+    if made.key_tokens != made.tokens:
+        panels.append(Panel("what is attended to", made.key_tokens, columns, cells(made.embedded_keys), "numbers"))
+    steps = [Step("tokens", "x: an embedding for each token", f"[{len(made.tokens)}, {WIDTH}]", panels)]
+    if made.plain:
+        said = "queries, keys and values start as the tokens themselves"
+        return [Step("tokens", f"x: an embedding for each token;  {said}", steps[0].shape, panels)]
+    sides = {"q": ("queries", made.tokens), "k": ("keys", made.key_tokens), "v": ("values", made.key_tokens)}
+    for name, (title, rows) in sides.items():
+        values = getattr(made.x, name)
+        equation = f"{name}: made up, as this mechanism takes them" if name in made.given else f"{name} = x W_{name}"
+        if values is not None and not (name in made.given and not bool(values.any())):
+            steps.append(per_token(title, equation, values, rows, labels))
+    extras: list[tuple[str, Tensor, list[str]]] = [
+        *((name, value, made.tokens) for name, value in made.x.per_query.items()),
+        *((name, value, made.key_tokens) for name, value in made.x.per_key.items()),
+    ]
+    for name, value, rows in extras:
+        steps.append(per_token(name.replace("_", " "), "given per token; made up here", value, rows, labels))
+    return steps
+
+
+def _parts(attention: Attention) -> list[Part]:
+    if isinstance(attention, Mechanism):
+        found = [Part("prepare", words(part), meaning(part)) for part in attention.prepare]
+        found += [Part("score", words(part), meaning(part)) for part in attention.score]
+        found.append(Part("mask", words(attention.mask), mask_meaning(attention.mask)))
+        found.append(Part("normaliser", words(attention.normaliser), meaning(attention.normaliser)))
+        found += [Part("adjust", words(part), meaning(part)) for part in attention.adjust]
+        if attention.mix is None:
+            return [*found, Part("mix", "none", "the weights are the output")]
+        return [*found, Part("mix", words(attention.mix), meaning(attention.mix))]
+    if isinstance(attention, Sum):
+        return [Part("branch", branch.name, meaning(branch) or branch.source) for branch in attention.branches]
+    if isinstance(attention, ByHead):
+        return [Part(f"heads {part.start} to {part.stop}", m.name, mask_meaning(m.mask)) for part, m in attention.parts]
+    if isinstance(attention, LowRank):
+        return [Part("kernel", attention.kernel.name, meaning(attention))]
+    found = [Part("prepare", words(part), meaning(part)) for part in attention.prepare]
+    return [*found, Part("recurrence", type(attention).__name__.lower(), meaning(attention))]

@@ -1,0 +1,85 @@
+"""What a mechanism can attend to: a picture of visible and used pairs, and how many pairs are read as n grows."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from regard.composite import Attention, ByHead, LowRank, Sum
+from regard.explain.record import Panel, Step
+from regard.explain.steps import cells
+from regard.mechanism import Inputs, Mechanism, inputs, prepared
+from regard.parts.masks import And, Blocks, Documents, Not, Or, RandomBlocks
+from regard.parts.relative import Span
+from regard.recurrence import Recurrence
+from regard.run import reference
+
+LENGTHS = (64, 256, 1024)
+
+
+def pattern(attention: Attention, x: Inputs) -> Step:
+    """Which pairs are hidden (0), visible without weight (1) and visible with weight (2), for these inputs."""
+    panels = _panels(attention, x)
+    return Step("pattern", "", "", panels, "queries down, keys across")
+
+
+def _panels(attention: Attention, x: Inputs, prefix: str = "") -> list[Panel]:
+    if isinstance(attention, Sum):
+        return [p for branch in attention.branches for p in _panels(branch, x, f"{branch.name}, ")][:4]
+    if isinstance(attention, ByHead):
+        found = []
+        for part, mechanism in attention.parts:
+            first, _, _ = part.indices(x.q.shape[1])
+            found += _panels(mechanism, x, f"head {first + 1}, {mechanism.name}, ")[:1]
+        return found[:4]
+    flags = _flags(attention, x)
+    differ = not bool((flags == flags[:, :1]).all())
+    heads = range(min(flags.shape[1], 4) if differ else 1)
+    rows, columns = (_numbers(size) for size in flags.shape[2:])
+    titles = [f"{prefix}head {head + 1}" if differ else prefix.rstrip(", ") for head in heads]
+    return [
+        Panel(title, rows, columns, cells(flags[0, head]), "flags") for title, head in zip(titles, heads, strict=True)
+    ]
+
+
+def _flags(attention: Mechanism | Recurrence | LowRank, x: Inputs) -> Tensor:
+    """[1,H,Tq,Tk] of 0, 1 and 2."""
+    if isinstance(attention, Mechanism):
+        made = prepared(attention, x)
+        tile = reference.whole(made)
+        weights = reference.attend(attention, x)[1]
+        allowed = reference.allowed_cells(attention, made, tile).expand(1, made.q.shape[1], *weights.shape[2:])
+        allowed = allowed[:, : weights.shape[1]]
+        return allowed + (weights != 0).to(weights.dtype) * allowed
+    past = torch.ones(x.q.shape[2], x.k.shape[2], dtype=x.q.dtype)
+    if isinstance(attention, LowRank):
+        return 2 * past[None, None]
+    return 2 * past.tril()[None, None]
+
+
+def _numbers(size: int) -> list[str]:
+    return [str(place) for place in range(size)]
+
+
+def pairs(attention: Attention) -> list[tuple[int, int]] | None:
+    """(n, pairs that n tokens read in one head) where the mask alone decides; None where content or tensors do."""
+    if not isinstance(attention, Mechanism) or _decided_elsewhere(attention):
+        return None
+    return [(n, _visible(attention, n)) for n in LENGTHS]
+
+
+def _decided_elsewhere(mechanism: Mechanism) -> bool:
+    return _held(mechanism.mask) or any(getattr(part, "scope", "") == "sequence" for part in mechanism.prepare)
+
+
+def _held(mask: object) -> bool:
+    if isinstance(mask, And | Or):
+        return _held(mask.left) or _held(mask.right)
+    return _held(mask.part) if isinstance(mask, Not) else isinstance(mask, Documents | Blocks | RandomBlocks | Span)
+
+
+def _visible(mechanism: Mechanism, n: int) -> int:
+    """Pairs that the mask allows, on average over two heads."""
+    where = inputs(torch.zeros(1, 2, n, 1), torch.zeros(1, 2, n, 1)).tile(slice(0, n), slice(0, n)).where
+    seen = mechanism.mask(where.batch, where.head, where.query, where.key)
+    return int(seen.expand(1, seen.shape[1], n, n).sum()) // seen.shape[1]

@@ -1,0 +1,118 @@
+"""What a module's `mechanism` may be, and what every module does with it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from regard.composite import Attention
+from regard.errors import UserError
+from regard.mechanism import Inputs, Mechanism, inputs
+from regard.parts.adjusts import Dropout
+from regard.parts.masks import And, Full, causal
+from regard.recurrence import Recurrence
+from regard.run import compose, reference
+from regard.run.attention import parsed
+
+
+class Learned(nn.Module):
+    """A mechanism whose tensors are this module's parameters: Learned(learned_sink, sink=torch.zeros(heads)).
+
+    Floating tensors among the arguments become parameters, other tensors buffers; everything else is kept. Calling it
+    builds the record from them, by reference, so gradients, `.to()` and state dicts work.
+    """
+
+    def __init__(self, factory: Callable[..., Attention], **arguments: Any) -> None:
+        super().__init__()
+        self.factory = factory
+        self.fixed = {name: value for name, value in arguments.items() if not isinstance(value, Tensor)}
+        for name, value in arguments.items():
+            if isinstance(value, Tensor) and value.is_floating_point():
+                self.register_parameter(name, nn.Parameter(value.detach().clone()))
+            elif isinstance(value, Tensor):
+                self.register_buffer(name, value)
+
+    def forward(self) -> Attention:
+        """The mechanism, made of the parameters as they are now."""
+        tensors = {**dict(self.named_parameters(recurse=False)), **dict(self.named_buffers(recurse=False))}
+        return self.factory(**self.fixed, **tensors)
+
+
+Given = Attention | str | Learned
+"""A mechanism, its text form such as "causal & window(64)", or one with learned tensors."""
+
+
+def settled(given: Given) -> Attention | Learned:
+    """The mechanism, its text read once."""
+    return given if isinstance(given, Learned) else parsed(given)
+
+
+def built(given: Attention | Learned) -> Attention:
+    """The record for this forward."""
+    return given() if isinstance(given, Learned) else given
+
+
+def made_causal(attention: Attention) -> Attention:
+    """The mechanism with its mask ANDed with causal; a recurrence is causal already."""
+    if isinstance(attention, Mechanism):
+        mask = causal() if isinstance(attention.mask, Full) else And(causal(), attention.mask)
+        return attention.replace(mask=mask)
+    if isinstance(attention, Recurrence):
+        return attention
+    raise UserError(f"{attention.name} is a composite: give each of its parts a causal mask instead")
+
+
+def with_dropout(attention: Attention, p: float, training: bool) -> Attention:
+    """The mechanism with dropout on its weights while training; its noise follows torch's random state."""
+    if not training or p == 0.0:
+        return attention
+    if not isinstance(attention, Mechanism):
+        raise UserError(f"dropout acts on weights, and {attention.name} is a {type(attention).__name__}; set dropout=0")
+    seed = int(torch.randint(2**31 - 1, ()))
+    return attention.replace(adjust=(*attention.adjust, Dropout(p, seed)))
+
+
+def attend(attention: Attention, x: Inputs, need_weights: bool) -> tuple[Tensor, Tensor | None]:
+    """Output [B,H,Tq,Dv] and, if asked for, the weights [B,H,Tq,Tk], differentiable too; those take Tq · Tk memory."""
+    if not need_weights:
+        return compose.attend(attention, x), None
+    if not isinstance(attention, Mechanism):
+        return compose.attend(attention, x), compose.weights(attention, x)
+    out, weights = reference.attend(attention, x)
+    if out is None:
+        raise UserError(f"{attention.name} has no output, its weights are the result; call regard.weights")
+    return out.to(x.q.dtype), weights.to(x.q.dtype)
+
+
+def split(x: Tensor, heads: int) -> Tensor:
+    """[B,T,heads · D] -> [B,heads,T,D]."""
+    return x.unflatten(-1, (heads, -1)).transpose(1, 2)
+
+
+def joined(x: Tensor) -> Tensor:
+    """[B,heads,T,D] -> [B,T,heads · D]."""
+    return x.transpose(1, 2).flatten(2)
+
+
+def head_width(width: int, heads: int, what: str) -> int:
+    """width / heads; raises UserError where that is no whole number."""
+    if heads < 1 or width % heads:
+        raise UserError(f"{what} of {width} does not divide into {heads} heads; choose a divisor of {width}")
+    return width // heads
+
+
+def call(
+    attention: Attention,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    need_weights: bool,
+    per_query: Mapping[str, Tensor] | None = None,
+    per_key: Mapping[str, Tensor] | None = None,
+    **more: Any,
+) -> tuple[Tensor, Tensor | None]:
+    """One attention call from split heads; more: key_valid, allowed, positions."""
+    return attend(attention, inputs(q, k, v, per_query=per_query, per_key=per_key, **more), need_weights)

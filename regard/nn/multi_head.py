@@ -1,0 +1,209 @@
+"""torch.nn.MultiheadAttention with any mechanism inside: same parameters, names, arguments and results."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import linear
+from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
+
+from regard import ranges
+from regard.composite import Attention
+from regard.errors import UserError
+from regard.mechanism import Inputs, Mechanism, inputs, reads_positions
+from regard.nn.mechanisms import (
+    Given,
+    Learned,
+    attend,
+    built,
+    head_width,
+    joined,
+    made_causal,
+    settled,
+    split,
+    with_dropout,
+)
+from regard.parts.scores import Table
+from regard.ranges import Ranges
+
+
+class MultiHeadAttention(nn.Module):
+    """o = concat_h(attention(x W_q^h, y W_k^h, z W_v^h)) W_o (Vaswani 2017, section 3.2.2), a drop-in for torch's.
+
+    State dicts load from torch.nn.MultiheadAttention and back. It differs in three ways: a row that may attend to
+    nothing gives zeros where torch gives NaN; weights are those before dropout; is_causal needs no attn_mask.
+    """
+
+    # torch.nn.TransformerEncoderLayer asks this before it takes a fused path that would leave `forward` out.
+    _qkv_same_embed_dim = False
+    mechanism: Attention | Learned
+    in_proj_weight: nn.Parameter | None
+    in_proj_bias: nn.Parameter | None
+    bias_k: nn.Parameter | None
+    bias_v: nn.Parameter | None
+
+    def __init__(
+        self,
+        embed_dim: int,
+        num_heads: int,
+        dropout: float = 0.0,
+        bias: bool = True,
+        add_bias_kv: bool = False,
+        add_zero_attn: bool = False,
+        kdim: int | None = None,
+        vdim: int | None = None,
+        batch_first: bool = False,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+        *,
+        mechanism: Given = "scaled_dot",
+    ) -> None:
+        super().__init__()
+        self.head_dim = head_width(embed_dim, num_heads, "embed_dim")
+        self.embed_dim, self.num_heads, self.dropout = embed_dim, num_heads, dropout
+        self.kdim = embed_dim if kdim is None else kdim
+        self.vdim = embed_dim if vdim is None else vdim
+        self.batch_first, self.add_zero_attn = batch_first, add_zero_attn
+        self.mechanism = settled(mechanism)
+        self._make(bias, add_bias_kv, {"device": device, "dtype": dtype})
+
+    def _make(self, bias: bool, add_bias_kv: bool, how: dict) -> None:
+        """Parameters in torch's order and by torch's rules, so that equal seeds give equal modules."""
+        width, separate = self.embed_dim, (self.kdim, self.vdim) != (self.embed_dim, self.embed_dim)
+        shapes = {"q": (width, width), "k": (width, self.kdim), "v": (width, self.vdim)}
+        for name, shape in shapes.items():
+            made = nn.Parameter(torch.empty(shape, **how)) if separate else None
+            self.register_parameter(f"{name}_proj_weight", made)
+        self.in_proj_weight = None if separate else nn.Parameter(torch.empty((3 * width, width), **how))
+        self.register_parameter("in_proj_bias", nn.Parameter(torch.zeros(3 * width, **how)) if bias else None)
+        self.out_proj = NonDynamicallyQuantizableLinear(width, width, bias=bias, **how)
+        for name in ("bias_k", "bias_v"):
+            made = nn.Parameter(torch.empty((1, 1, width), **how)) if add_bias_kv else None
+            self.register_parameter(name, made)
+        for weight in self._projections() if separate else [self.in_proj_weight]:
+            nn.init.xavier_uniform_(weight)  # type: ignore[arg-type]
+        if bias:
+            nn.init.zeros_(self.out_proj.bias)
+        if add_bias_kv:
+            nn.init.xavier_normal_(self.bias_k)  # type: ignore[arg-type]
+            nn.init.xavier_normal_(self.bias_v)  # type: ignore[arg-type]
+
+    def _projections(self) -> list[Tensor]:
+        if self.in_proj_weight is not None:
+            return list(self.in_proj_weight.chunk(3))
+        return [self.q_proj_weight, self.k_proj_weight, self.v_proj_weight]  # type: ignore[list-item]
+
+    def forward(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        key_padding_mask: Tensor | None = None,
+        need_weights: bool = True,
+        attn_mask: Tensor | None = None,
+        average_attn_weights: bool = True,
+        is_causal: bool = False,
+    ) -> tuple[Tensor, Tensor | None]:
+        """query [L,N,E] ([N,L,E] with batch_first, [L,E] unbatched), key, value alike -> output, and weights or None.
+
+        key_padding_mask [N,S] and attn_mask [L,S] or [N·heads,L,S]: bool, True = left out, or float, added to scores.
+        Weights [N,L,S], averaged over heads unless average_attn_weights=False ([N,heads,L,S]).
+        """
+        unbatched = query.ndim == 2
+        q, k, v = (self._batch_first(x, unbatched) for x in (query, key, value))
+        if key_padding_mask is not None and unbatched:
+            key_padding_mask = key_padding_mask[None]
+        attention = built(self.mechanism)
+        if is_causal and attn_mask is None:
+            attention = made_causal(attention)
+        x, bias = self._inputs(attention, q, k, v, key_padding_mask, attn_mask)
+        for extra in bias:
+            if not isinstance(attention, Mechanism):
+                raise UserError(f"a float mask adds to scores, and {attention.name} has none; give a bool mask")
+            attention = attention.replace(score=(*attention.score, Table(extra)))
+        attention = with_dropout(attention, self.dropout, self.training)
+        found, weights = attend(attention, x, need_weights)
+        out = self.out_proj(joined(found))
+        out = out[0] if unbatched else out if self.batch_first else out.transpose(0, 1)
+        if weights is not None:
+            weights = weights.mean(1) if average_attn_weights else weights
+            weights = weights[0] if unbatched else weights
+        return out, weights
+
+    def _batch_first(self, x: Tensor, unbatched: bool) -> Tensor:
+        if x.ndim != (2 if unbatched else 3):
+            raise UserError(f"query, key and value must all be 3-D, or all 2-D where unbatched; got {list(x.shape)}")
+        return x[None] if unbatched else x if self.batch_first else x.transpose(0, 1)
+
+    def _inputs(
+        self,
+        attention: Attention,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        padding: Tensor | None,
+        attn_mask: Tensor | None,
+    ) -> tuple[Inputs, list[Tensor]]:
+        """Split heads and masks as data, and the float masks, which are score terms."""
+        biases = [None] * 3 if self.in_proj_bias is None else self.in_proj_bias.chunk(3)
+        q, k, v = (linear(x, w, b) for x, w, b in zip((query, key, value), self._projections(), biases, strict=True))
+        k, v = self._added(k, self.bias_k), self._added(v, self.bias_v)
+        given = k.shape[1] - key.shape[1]
+        batch, num_queries, num_keys = q.shape[0], q.shape[1], key.shape[1]
+        valid, allowed, bias = None, None, []
+        if padding is not None:
+            _fits("key_padding_mask", padding, (batch, num_keys))
+            if padding.dtype == torch.bool:
+                valid = torch.nn.functional.pad(~padding, (0, given), value=True)
+            else:
+                bias.append(torch.nn.functional.pad(padding, (0, given))[:, None, None].to(q.dtype))
+        if attn_mask is not None:
+            heads_first = (batch * self.num_heads, num_queries, num_keys)
+            _fits("attn_mask", attn_mask, (num_queries, num_keys) if attn_mask.ndim == 2 else heads_first)
+            mask = attn_mask[None, None] if attn_mask.ndim == 2 else attn_mask.unflatten(0, (batch, self.num_heads))
+            mask = torch.nn.functional.pad(mask, (0, given), value=0)
+            if mask.dtype == torch.bool:
+                allowed = _ranges(~mask)
+            else:
+                bias.append(mask.to(q.dtype))
+        for place, extra in enumerate(bias):
+            open_cells = extra != -float("inf")
+            if not bool(open_cells.all()):
+                here = _ranges(open_cells.expand(-1, -1, num_queries, -1))
+                allowed = here if allowed is None else _both(allowed, here)
+                bias[place] = torch.where(open_cells, extra, 0.0)
+        at = _indices(attention, q.shape[1], k.shape[1])
+        split_heads = (split(t, self.num_heads) for t in (q, k, v))
+        return inputs(*split_heads, key_valid=valid, allowed=allowed, query_positions=at, key_positions=None), bias
+
+    def _added(self, x: Tensor, learned: Tensor | None) -> Tensor:
+        """Keys or values with torch's extra ones at the end: a learned one (add_bias_kv), a zero (add_zero_attn)."""
+        if learned is not None:
+            x = torch.cat([x, learned.expand(x.shape[0], 1, -1)], 1)
+        return torch.cat([x, x.new_zeros(x.shape[0], 1, x.shape[2])], 1) if self.add_zero_attn else x
+
+
+def _indices(attention: Attention, num_queries: int, num_keys: int) -> Tensor | None:
+    """Places for dropout's noise where queries and keys differ in number; a mechanism that reads positions is refused
+    by the engine, for nobody said them."""
+    if num_queries == num_keys or not isinstance(attention, Mechanism) or reads_positions(attention.mask):
+        return None
+    parts = (*attention.score, attention.normaliser, *attention.adjust, attention.mix)
+    if attention.prepare or any(getattr(part, "reads_positions", False) for part in parts):
+        return None
+    return torch.arange(num_queries)
+
+
+def _fits(name: str, mask: Tensor, shape: tuple[int, ...]) -> None:
+    if tuple(mask.shape) != shape:
+        raise UserError(f"{name} must be {list(shape)} for these inputs, got {list(mask.shape)}")
+    if mask.dtype != torch.bool and not mask.is_floating_point():
+        raise UserError(f"{name} is bool (True: left out) or float (added to scores), got {mask.dtype}")
+
+
+def _ranges(allowed: Tensor) -> Ranges:
+    return ranges.from_dense(allowed, max_runs=None)
+
+
+def _both(a: Ranges, b: Ranges) -> Ranges:
+    return ranges.from_dense(a.dense() & b.dense(), max_runs=None)

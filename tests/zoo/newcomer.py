@@ -1,0 +1,28 @@
+"""Softplus attention: each key counts by the softplus of its score. An example of a mechanism in one file."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+from torch.nn.functional import softplus
+
+from regard.mechanism import Mechanism, WeightKind, Where
+from regard.parts.standard import standard
+from regard.zoo.card import Card
+
+
+@dataclass(frozen=True)
+class Softplus:
+    kind: ClassVar[WeightKind] = "nonnegative"
+
+    def __call__(self, scores: Tensor, allowed: Tensor | None, where: Where) -> Tensor:
+        weights = softplus(scores)
+        return weights if allowed is None else weights.masked_fill(~allowed, 0.0)
+
+
+def softplus_attention() -> Mechanism:
+    return standard("softplus", "an example", normaliser=Softplus())
+
+
+ALL = "every key"
+CARDS = (Card("softplus", "normalisers", "…", "a = log(1 + e^s)", "none", "O(n²d)", "O(nd)", ALL, softplus_attention),)
