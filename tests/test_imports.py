@@ -1,4 +1,4 @@
-"""Imports point one way: core knows torch alone, adapters know the core, pictures read Traces, the command knows all."""
+"""Imports point one way: core knows torch alone, adapters the core, pictures read Traces, the command knows all."""
 
 from __future__ import annotations
 
@@ -164,7 +164,8 @@ def test_without_transformers_attention_works_and_see_says_what_to_install() -> 
         "import sys\n"
         "class Blocked:\n"
         "    def find_spec(self, name, path=None, target=None):\n"
-        "        if name.split('.')[0] in ('transformers', 'tokenizers', 'safetensors', 'huggingface_hub', 'matplotlib'):\n"
+        "        absent = ('transformers', 'tokenizers', 'safetensors', 'huggingface_hub', 'matplotlib')\n"
+        "        if name.split('.')[0] in absent:\n"
         "            raise ModuleNotFoundError(f'No module named {name!r}', name=name)\n"
         "sys.meta_path.insert(0, Blocked())\n"
         "import torch, regard\n"
