@@ -17,6 +17,9 @@ except ImportError:  # pragma: no cover (the command alone needs it)
     print("regard: the command needs typer: pip install 'regard[all]'", file=sys.stderr)
     sys.exit(2)
 
+from regard.arguments import layer_head, numbers_in, writable
+from regard.bench.cli import bench
+
 if TYPE_CHECKING:
     from regard.explain import Explanation
     from regard.seeing.trace import Trace
@@ -34,6 +37,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+app.add_typer(bench, name="bench")
 
 
 @app.callback()
@@ -71,8 +77,8 @@ def see(
     Without arguments: the embedded model on a sentence. A single argument with a space in it is an INPUT for the
     embedded model. A Trace that --out wrote (*.safetensors) can be given as MODEL, to look at it again.
     """
-    files = [_writable(path) for path in out or ()]
-    place = _layer_head(head)
+    files = [writable(path, FORMATS) for path in out or ()]
+    place = layer_head(head)
     if model is not None and model.endswith(".safetensors") and given is None:
         from regard.seeing.trace import Trace
 
@@ -88,8 +94,8 @@ def see(
             norm=norm,
             resolution=resolution,
             top=top,
-            layers=_numbers(layers, "--layers"),
-            heads=_numbers(heads, "--heads"),
+            layers=numbers_in(layers, "--layers"),
+            heads=numbers_in(heads, "--heads"),
             backend=backend,
             target=target,
             max_new_tokens=new_tokens,
@@ -235,46 +241,6 @@ def _write(path: Path, traces: list[Trace], stat: str | None, head: tuple[int, i
     return [path]
 
 
-def _writable(path: Path, formats: tuple[str, ...] = FORMATS) -> Path:
-    if path.suffix not in formats:
-        raise UserError(f"cannot tell what to write to {path}: its name must end in {', '.join(formats)}")
-    try:
-        if not path.parent.is_dir():
-            raise UserError(f"there is no directory {path.parent} to write {path.name} to; make it first")
-        if path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
-            raise UserError(f"cannot write {path}: it is read-only or a directory; choose another path")
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror}; choose another path") from None
-    return path
-
-
-def _numbers(given: str | None, option: str) -> list[int] | None:
-    """ "0,3-5" as [0, 3, 4, 5]."""
-    if given is None:
-        return None
-    found: list[int] = []
-    for part in given.split(","):
-        first, dash, last = (word.strip() for word in part.partition("-"))
-        last = last if dash else first
-        if not _is_number(first) or not _is_number(last) or int(last) < int(first):
-            raise UserError(f"{option} takes numbers and ranges such as 0,3-5, not {given!r}")
-        found += range(int(first), int(last) + 1)
-    return list(dict.fromkeys(found))
-
-
-def _is_number(word: str) -> bool:
-    return word.isascii() and word.isdigit() and len(word) < 6
-
-
-def _layer_head(given: str | None) -> tuple[int, int] | None:
-    if given is None:
-        return None
-    layer, _, head = given.partition(".")
-    if not _is_number(layer) or not _is_number(head):
-        raise UserError(f"--head takes layer.head such as 3.1, not {given!r}")
-    return int(layer), int(head)
-
-
 @app.command()
 def explain(
     name: Annotated[
@@ -290,7 +256,7 @@ def explain(
     """
     from regard.explain import build, terminal
 
-    files = [_writable(path, (".html", ".png", ".svg", ".json")) for path in out or ()]
+    files = [writable(path, (".html", ".png", ".svg", ".json")) for path in out or ()]
     if name is None:
         if files:
             raise UserError("there is nothing to write without a NAME; say which mechanism to explain")
@@ -315,69 +281,6 @@ def _write_explanation(path: Path, made: Explanation) -> None:
         write_whole(path, json.dumps(made.json()))
     else:
         write_whole(path, image(made, path.suffix[1:]))
-
-
-bench = typer.Typer(help="Benchmarks, each against its peers in one run.", no_args_is_help=True)
-app.add_typer(bench, name="bench")
-
-
-@bench.command("see")
-def bench_see(
-    tokens: Annotated[str, typer.Option(help="Input lengths, such as 1024,4096.")] = "1024,4096",
-    repeats: Annotated[int, typer.Option(help="Times each is measured; medians are reported.")] = 3,
-    backend: Annotated[str, typer.Option(help="What computes the watched model's output.")] = "model",
-    plot: Annotated[Path | None, typer.Option(help="Write a plot to this png or svg.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
-) -> None:
-    """What watching every layer and head costs, against plain sdpa and against eager attention with its weights."""
-    from regard.bench import see as bench
-
-    target = None if plot is None else _writable(plot)
-    result = bench.run(_numbers(tokens, "--tokens") or [], repeats, backend, lambda line: print(line, file=sys.stderr))
-    if target is not None:
-        bench.plot(result, target)
-    print(json.dumps(result) if as_json else "\n".join(" | ".join(line) for line in bench.table(result)))
-
-
-@bench.command("recall")
-def bench_recall(
-    mechanisms: Annotated[
-        str | None, typer.Option(help="Mechanisms or text forms, separated by ;. Default: a dozen.")
-    ] = None,
-    pairs: Annotated[str, typer.Option(help="Pairs to remember; a text has three tokens for each.")] = "4,8,16,32",
-    minutes: Annotated[float, typer.Option(help="Longest training of one mechanism.")] = 3.0,
-    steps: Annotated[int, typer.Option(help="Most steps of one training.")] = 3000,
-    folder: Annotated[Path, typer.Option(help="Where each result is kept, to go on after an interruption.")] = Path(
-        "out/recall"
-    ),
-    plot: Annotated[Path | None, typer.Option(help="Write a plot to this png or svg.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
-) -> None:
-    """What each mechanism remembers: associative recall, trained from nothing, accuracy by length."""
-    from regard.bench import recall as bench
-    from regard.bench.recall_task import DEFAULT
-
-    target = None if plot is None else _writable(plot, (".png", ".svg"))
-    names = DEFAULT if mechanisms is None else [name.strip() for name in mechanisms.split(";") if name.strip()]
-    counts = _numbers(pairs, "--pairs") or []
-    result = bench.run(names, counts, minutes, steps, folder, lambda line: print(line, file=sys.stderr))
-    if target is not None:
-        bench.plot(result, target)
-    print(json.dumps(result) if as_json else "\n".join(" | ".join(line) for line in bench.table(result)))
-
-
-@bench.command("attention")
-def bench_attention(
-    cases: Annotated[str | None, typer.Option(help="Cases, such as causal-4096,documents. Default: all.")] = None,
-    repeats: Annotated[int, typer.Option(help="Times each is measured; medians of ratios are reported.")] = 7,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
-) -> None:
-    """Every backend against torch SDPA, compiled FlexAttention and the eager form, checked before it is timed."""
-    from regard.bench import attention as bench
-
-    names = None if cases is None else cases.split(",")
-    result = bench.run(names, repeats, lambda line: print(line, file=sys.stderr))
-    print(json.dumps(result) if as_json else "\n".join(" | ".join(line) for line in bench.table(result)))
 
 
 def main() -> None:

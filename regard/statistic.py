@@ -9,7 +9,7 @@ into the fast backends.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -88,7 +88,7 @@ class Block:
 class Statistic(ABC):
     """A reducer of exact weights. `of="norm"` weighs each a_ij by ‖v_j W_O‖ (Kobayashi 2020, eq. 6)."""
 
-    of: Of = "weights"
+    of: Of = field(default="weights", kw_only=True)
 
     name: ClassVar[str]
     formula: ClassVar[str]

@@ -127,9 +127,12 @@ class Call:
         self.alive.append(tensor)
         return self.native.view(tensor.data_ptr(), TYPES[tensor.dtype], list(tensor.shape), list(tensor.stride()))
 
-    def float_view(self, tensor: Tensor | None) -> Any:
-        """The same as float32."""
-        return self.view(None if tensor is None else tensor.detach().float())
+    def float_view(self, tensor: Tensor | None, *shape: int) -> Any:
+        """The same as float32, repeated to a shape without copying."""
+        if tensor is None:
+            return self.view(None)
+        floats = tensor.detach().float()
+        return self.view(floats.expand(shape) if shape else floats)
 
 
 def run(plan: core.Plan, watch: core.Watch | None, output: bool) -> Output:
@@ -234,7 +237,7 @@ def fill(call: Call, plan: core.Plan, output: bool) -> None:
     shape = (batch, heads, queries, plan.ranges.start.shape[3])
     raw.start = call.view(plan.ranges.start.to(torch.int32).expand(shape))
     raw.stop = call.view(plan.ranges.stop.to(torch.int32).expand(shape))
-    raw.sink = call.float_view(plan.softmax.sink)
+    raw.sink = call.float_view(plan.softmax.sink, heads)
     for term in plan.terms:
         _add_term(call, plan, term)
 
@@ -247,19 +250,21 @@ def unit_stride(tensor: Tensor) -> Tensor:
 def _add_term(call: Call, plan: core.Plan, term: core.Term) -> None:
     raw = call.raw
     nothing = call.native.View()
+    batch, heads, queries, _ = plan.q.shape
+    keys = plan.k.shape[2]
     match term:
         case core.Dot(scale=Tensor() as scale) if scale.numel() > 1:
-            raw.head_scale = call.float_view(scale.flatten())
+            raw.head_scale = call.float_view(scale.flatten(), heads)
         case core.Dot():
             raw.scale = float(term.scale)
         case core.KeyBias():
-            raw.term(0, 0.0, call.float_view(term.bias[:, :, None, :]))
+            raw.term(0, 0.0, call.float_view(term.bias[:, :, None, :], batch, heads, 1, keys))
         case core.Slope():
-            raw.term(1, 0.0, call.float_view(term.slope))
+            raw.term(1, 0.0, call.float_view(term.slope, heads))
         case core.Distance():
-            raw.term(2, 0.0, call.float_view(term.table.contiguous()))
+            raw.term(2, 0.0, call.float_view(term.table.contiguous(), heads, -1))
         case core.Table():
-            raw.term(3, 0.0, call.float_view(term.bias))
+            raw.term(3, 0.0, call.float_view(term.bias, batch, heads, queries, keys))
         case core.Softcap():
             raw.term(4, float(term.cap), nothing)
 
@@ -268,9 +273,10 @@ def add_watch(
     call: Call, plan: core.Plan, watch: core.Watch, histograms: int
 ) -> tuple[Tensor | tuple[Tensor, ...], ...]:
     """Result tensors of every watched record, made known to the call; so many histograms per head."""
-    batch, _, queries, _ = plan.q.shape
+    batch, heads, queries, _ = plan.q.shape
+    keys = plan.k.shape[2]
     if watch.key_scale is not None:
-        call.raw.key_scale = call.float_view(watch.key_scale)
+        call.raw.key_scale = call.float_view(watch.key_scale, batch, heads, keys)
     if watch.counted is not None:
         call.raw.counted = call.view(watch.counted.to(torch.bool).expand(batch, queries))
     return tuple(_add_statistic(call, plan, wanted, histograms) for wanted in watch.statistics)
@@ -297,7 +303,7 @@ def _add_statistic(
         case core.RowMax():
             return add(1, torch.empty(rows))
         case core.RowSum():
-            return add(2, torch.empty(rows), first=call.float_view(unit_stride(wanted.feature)))
+            return add(2, torch.empty(rows), first=call.float_view(unit_stride(wanted.feature), batch, keys))
         case core.RowMatch():
             own, other = labels(wanted.query_labels, queries), labels(wanted.key_labels, keys)
             return add(3, torch.empty(rows), first=own, second=other)

@@ -195,7 +195,7 @@ static void sweep(Rows& rows, const Wanted& wanted, const Kept& kept, RowState& 
   to.total = columns;
   to.histogram = wanted.histogram;
   to.pool = wanted.pool;
-  if (to.pool && (1 << to.pool->key_shift) < SEGMENT) to.segment = 1 << to.pool->key_shift;
+  if (to.pool && to.pool->key_shift < 5) to.segment = 1 << to.pool->key_shift;
   if (wanted.keyed_max) to.row_max = row_max;
   for (int row = 0; row < rows.lanes; ++row)
     inverse[row] = row < rows.block.rows && rows.block.head[row] == head ? done.counted_inverse[row] : 0;

@@ -1,0 +1,189 @@
+"""Imports point one way: core knows torch alone, adapters the core, pictures read Traces, the command knows all."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import regard
+
+ROOT = Path(regard.__file__).parent
+STANDARD = frozenset(sys.stdlib_module_names) | {"__future__"}
+
+# What each package may import of regard at module level, itself aside. A name covers what lies below it.
+MECHANISM = {"regard.mechanism", "regard.core", "regard.ranges", "regard.errors"}
+PARTS = MECHANISM | {"regard.parts"}
+ATTENTIONS = PARTS | {"regard.composite", "regard.recurrence"}
+RUN = ATTENTIONS | {"regard.run"}
+SEEING = MECHANISM | {"regard.statistic", "regard.run", "regard.seeing"}
+ARROWS = {
+    "regard.ranges": set(),
+    "regard.errors": set(),
+    "regard.core": {"regard.ranges"},
+    "regard.mechanism": {"regard.core", "regard.ranges", "regard.errors"},
+    "regard.statistic": {"regard.core", "regard.mechanism"},
+    "regard.parts": PARTS,
+    "regard.parts.memory": PARTS | {"regard.recurrence"},
+    "regard.recurrence": PARTS,
+    "regard.composite": PARTS | {"regard.recurrence"},
+    "regard.zoo": ATTENTIONS | {"regard.zoo"},
+    "regard.text": ATTENTIONS | {"regard.zoo"},
+    "regard.run.reference": MECHANISM,
+    "regard.run.strips": MECHANISM | {"regard.run.reference"},
+    "regard.run.native": MECHANISM | {"regard.run"},
+    "regard.run": RUN,
+    "regard.seeing": SEEING,
+    "regard.nn": RUN | {"regard.nn"},
+    "regard.hf": RUN | SEEING | {"regard.hf"},
+    "regard.view": MECHANISM | {"regard.statistic", "regard.seeing", "regard.view"},
+    "regard.seq2seq": RUN | SEEING | {"regard.nn", "regard.hf", "regard.seq2seq"},
+    "regard.serve": RUN | SEEING | {"regard.hf", "regard.serve"},
+    "regard.bench": {"regard"},
+    "regard.cli": {"regard.errors"},
+    "regard": {"regard.mechanism", "regard.run.attention", "regard.seeing.trace", "regard.statistic"},
+}
+
+# Who may import what from outside, at module level or inside a function; everyone else has the standard library.
+OUTSIDE = {
+    "torch": {"regard"},
+    "transformers": {"regard.hf", "regard.seq2seq", "regard.serve.runner", "regard.bench", "regard.cli"},
+    "huggingface_hub": {"regard.hf", "regard.cli"},
+    "safetensors": {"regard.seeing.trace", "regard.hf"},
+    "numpy": {"regard.hf", "regard.view", "regard.bench"},
+    "PIL": {"regard.hf", "regard.view", "regard.bench"},
+    "matplotlib": {"regard.view", "regard.bench"},
+    "rich": {"regard.view", "regard.bench", "regard.cli"},
+    "typer": {"regard.cli"},
+    "psutil": {"regard.bench"},
+    "triton": {"regard.run.triton"},
+}
+LAZY = {"matplotlib", "rich", "PIL", "triton", "psutil"}  # never at module level
+
+
+def modules() -> dict[str, ast.Module]:
+    found = {}
+    for path in sorted(ROOT.rglob("*.py")):
+        parts = ("regard", *path.relative_to(ROOT).with_suffix("").parts)
+        name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+        found[name] = ast.parse(path.read_text(encoding="utf-8"))
+    return found
+
+
+MODULES = modules()
+
+
+def under(name: str, package: str) -> bool:
+    return name == package or name.startswith(package + ".")
+
+
+def imported(tree: ast.Module, everywhere: bool) -> list[str]:
+    """Dotted names that a module imports when it is loaded, or anywhere; what only type checkers see left out."""
+    found: list[str] = []
+
+    def visit(node: ast.AST) -> None:
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            for other in node.orelse:
+                visit(other)
+            return
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda) and not everywhere:
+            return
+        if isinstance(node, ast.Import):
+            found.extend(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "relative imports hide where an arrow points"
+            of = [f"{node.module}.{alias.name}" for alias in node.names]
+            found.extend(name if name in MODULES else str(node.module) for name in of)
+        for child in ast.iter_child_nodes(node):
+            visit(child)
+
+    visit(tree)
+    return found
+
+
+def most_special(name: str, table: dict[str, set[str]]) -> str:
+    return max((package for package in table if under(name, package)), key=len)
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_arrows_point_one_way(name: str) -> None:
+    package = most_special(name, ARROWS)
+    if package == "regard" and name != "regard":
+        pytest.fail(f"{name} has no row in ARROWS; say what it may import")
+    allowed = ARROWS[package] | ({package} if package != "regard" else set())
+    for target in imported(MODULES[name], everywhere=False):
+        if under(target, "regard"):
+            assert any(under(target, a) for a in allowed), f"{name} may not import {target}"
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_other_packages_are_imported_only_where_they_belong(name: str) -> None:
+    for everywhere in (False, True):
+        for target in imported(MODULES[name], everywhere):
+            outside = target.split(".")[0]
+            if outside in STANDARD or outside == "regard":
+                continue
+            assert any(under(name, place) for place in OUTSIDE.get(outside, set())), f"{name} may not import {outside}"
+            assert everywhere or outside not in LAZY, (
+                f"{name} imports {outside} when it is loaded; do it where it is used"
+            )
+
+
+def fresh(program: str) -> str:
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
+    assert ran.returncode == 0, ran.stderr
+    return ran.stdout
+
+
+def test_importing_regard_loads_torch_and_nothing_else() -> None:
+    heavy = sorted(set(OUTSIDE) - {"torch"} | {"tokenizers", "PIL", "pytest", "hypothesis"})
+    loaded = fresh(f"import regard, sys; print([name for name in {heavy} if name in sys.modules])")
+    # torch itself loads numpy where there is one
+    assert set(ast.literal_eval(loaded)) <= {"numpy"}
+
+
+def test_importing_everything_leaves_transformers_as_it_was() -> None:
+    program = (
+        "import transformers\n"
+        "from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS as functions, AttentionInterface as a\n"
+        "from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS as masks, AttentionMaskInterface as m\n"
+        "state = lambda: [dict(x) for x in (a._global_mapping, m._global_mapping, functions, masks)]\n"
+        "before = state()\n"
+        "import regard, regard.hf.see, regard.seeing.watching\n"
+        "regard.attach, regard.see, regard.load\n"
+        "assert state() == before and 'regard' not in functions\n"
+    )
+    fresh(program)
+
+
+def test_without_transformers_attention_works_and_see_says_what_to_install() -> None:
+    program = (
+        "import sys\n"
+        "class Blocked:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        absent = ('transformers', 'tokenizers', 'safetensors', 'huggingface_hub', 'matplotlib')\n"
+        "        if name.split('.')[0] in absent:\n"
+        "            raise ModuleNotFoundError(f'No module named {name!r}', name=name)\n"
+        "sys.meta_path.insert(0, Blocked())\n"
+        "import torch, regard\n"
+        "q = torch.randn(1, 2, 5, 4)\n"
+        "assert regard.attention(q, q, q, 'causal & window(2)').shape == (1, 2, 5, 4)\n"
+        "assert regard.weights(q, q, 'causal').shape == (1, 2, 5, 5)\n"
+        "for name in ('see', 'attach', 'load', 'Unsupported'):\n"
+        "    try:\n"
+        "        getattr(regard, name)\n"
+        "    except ImportError as error:\n"
+        "        assert str(error) == f\"regard.{name} needs transformers: pip install 'regard[hf]'\", error\n"
+        "    else:\n"
+        "        raise AssertionError(name)\n"
+    )
+    fresh(program)
+
+
+def test_a_name_that_regard_does_not_have_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="has no attribute 'nosuch'"):
+        regard.nosuch  # noqa: B018
+    assert set(regard.__all__) <= set(dir(regard)) | set(regard._LAZY)
