@@ -1,4 +1,4 @@
-"""Imports point one way: core knows torch alone, adapters the core, pictures read Traces, the command knows all."""
+"""Imports point one way: core knows torch alone, adapters know the core, pictures read Traces, the command all."""
 
 from __future__ import annotations
 
@@ -37,11 +37,12 @@ ARROWS = {
     "regard.run.native": MECHANISM | {"regard.run"},
     "regard.run": RUN,
     "regard.seeing": SEEING,
-    "regard.nn": RUN | {"regard.nn"},
+    "regard.nn": RUN | {"regard.zoo", "regard.nn"},
     "regard.hf": RUN | SEEING | {"regard.hf"},
     "regard.view": MECHANISM | {"regard.statistic", "regard.seeing", "regard.view"},
     "regard.seq2seq": RUN | SEEING | {"regard.nn", "regard.hf", "regard.seq2seq"},
     "regard.serve": RUN | SEEING | {"regard.hf", "regard.serve"},
+    "regard.explain": RUN | {"regard.zoo", "regard.text", "regard.view", "regard.explain"},
     "regard.bench": {"regard"},
     "regard.cli": {"regard.errors"},
     "regard": {"regard.mechanism", "regard.run.attention", "regard.seeing.trace", "regard.statistic"},
@@ -53,10 +54,10 @@ OUTSIDE = {
     "transformers": {"regard.hf", "regard.seq2seq", "regard.serve.runner", "regard.bench", "regard.cli"},
     "huggingface_hub": {"regard.hf", "regard.cli"},
     "safetensors": {"regard.seeing.trace", "regard.hf"},
-    "numpy": {"regard.hf", "regard.view", "regard.bench"},
-    "PIL": {"regard.hf", "regard.view", "regard.bench"},
-    "matplotlib": {"regard.view", "regard.bench"},
-    "rich": {"regard.view", "regard.bench", "regard.cli"},
+    "numpy": {"regard.hf", "regard.view", "regard.explain", "regard.bench"},
+    "PIL": {"regard.hf", "regard.view", "regard.explain", "regard.bench"},
+    "matplotlib": {"regard.view", "regard.explain", "regard.bench"},
+    "rich": {"regard.view", "regard.explain", "regard.bench", "regard.cli"},
     "typer": {"regard.cli"},
     "psutil": {"regard.bench"},
     "triton": {"regard.run.triton"},
@@ -164,8 +165,7 @@ def test_without_transformers_attention_works_and_see_says_what_to_install() -> 
         "import sys\n"
         "class Blocked:\n"
         "    def find_spec(self, name, path=None, target=None):\n"
-        "        absent = ('transformers', 'tokenizers', 'safetensors', 'huggingface_hub', 'matplotlib')\n"
-        "        if name.split('.')[0] in absent:\n"
+        "        if name.split('.')[0] in ('transformers', 'tokenizers', 'safetensors', 'matplotlib', 'rich'):\n"
         "            raise ModuleNotFoundError(f'No module named {name!r}', name=name)\n"
         "sys.meta_path.insert(0, Blocked())\n"
         "import torch, regard\n"
