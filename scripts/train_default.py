@@ -562,8 +562,9 @@ pipeline_tag: text-generation
 # regard's default model
 
 A small Llama language model ({run["parameters"]:,} parameters, stored as float16, run in float32) that
-comes with regard, so that there is something to look at and to serve without a download. It is small on purpose and knows two books: it writes English that
-looks like a nineteenth-century novel or like a play, spells and punctuates well, and makes little sense beyond a
+comes with regard, so that there is something to look at and to serve without a download. It is small
+on purpose and knows two books: it writes English that looks like a nineteenth-century novel or like a
+play, spells and punctuates well, and makes little sense beyond a
 sentence. It is not fit for any use in which what it says matters.
 
 {claims(facts["heads"])}
