@@ -206,4 +206,4 @@ def _parts(attention: Attention) -> list[Part]:
     if isinstance(attention, LowRank):
         return [Part("kernel", attention.kernel.name, meaning(attention))]
     found = [Part("prepare", words(part), meaning(part)) for part in attention.prepare]
-    return [*found, Part("recurrence", type(attention).__name__.lower(), meaning(attention))]
+    return [*found, Part("recurrence", words(attention), meaning(attention))]

@@ -139,7 +139,7 @@ def _of_low_rank(attention: LowRank, x: Inputs, labels: Labels) -> Worked:
     """The three softmaxes and the inverse between them, and the n × n product that is never formed in earnest."""
     x_q, x_k, count = widened(x.q), widened(x.k), attention.count
     q_marks, k_marks = segment_means(x_q, None, count), segment_means(x_k, None, count)
-    marks = [f"mark {mark + 1}" for mark in range(count)]
+    marks = [f"mark{mark + 1}" for mark in range(count)]
     kernel = attention.kernel.replace(mix=None)
     left, core, right = (
         reference.attend(kernel, inputs(q, k))[1] for q, k in ((x_q, k_marks), (q_marks, k_marks), (q_marks, x_k))

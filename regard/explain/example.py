@@ -28,7 +28,7 @@ MADE_UP = (
 )
 
 SOURCE_WORDS = ("le", "chat", "est", "assis")
-CELLS = tuple(f"cell {row},{column}" for row in (1, 2) for column in (1, 2, 3))
+CELLS = tuple(f"c{row},{column}" for row in (1, 2) for column in (1, 2, 3))
 OTHER_KEYS: dict[str, tuple[str, ...]] = {
     "cross": SOURCE_WORDS,
     "additive": SOURCE_WORDS,

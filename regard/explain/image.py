@@ -191,8 +191,9 @@ def _matrix(page: Page, block: Block, x: float, y: float) -> None:
         base = top + (row + 0.68) * ROW
         page.text(left - 0.07, base, name, size=7, colour=SOFT, ha="right")
         for column, value in enumerate(panel.values[row]):
-            ink = colour.ink_on((255, 255, 255) if value is None else shade.rgb(table, places[row, column]))
-            middle, shown = left + (column + 0.5) * CELL, shade.written(value)
+            place = places[row, column]
+            ink = colour.ink_on((255, 255, 255) if np.isnan(place) else shade.rgb(table, place))
+            middle, shown = left + (column + 0.5) * CELL, shade.shown(panel, value)
             page.text(middle, base, shown, size=6.5, colour="#{:02x}{:02x}{:02x}".format(*ink), ha="center")
         if sums:
             page.text(left + (len(block.columns) + 0.5) * CELL, base, sums[row], size=6.5, colour=SOFT, ha="center")

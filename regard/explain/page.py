@@ -97,7 +97,7 @@ def _matrix(panel: Panel) -> str:
     head = "".join(f"<th scope=col>{_said(words.tag(name, 12))}</th>" for name in panel.columns)
     rows = []
     for name, values, row, place in zip(panel.rows, panel.values, places, range(len(panel.rows))):
-        cells = "".join(_cell(value, at, letter) for value, at in zip(values, row))
+        cells = "".join(_cell(shade.shown(panel, value), value, at, letter) for value, at in zip(values, row))
         total = f"<td class=sum>{sums[place]}</td>" if sums else ""
         rows.append(f"<tr><th scope=row>{_said(words.tag(name, 14))}</th>{cells}{total}</tr>")
     caption = f"<figcaption>{_said(panel.title)}</figcaption>" if panel.title else ""
@@ -106,10 +106,10 @@ def _matrix(panel: Panel) -> str:
     return f"<figure><table class=matrix><tr><td></td>{head}{corner}</tr>\n{body}</table>{caption}</figure>"
 
 
-def _cell(value: float | None, place: float, letter: str) -> str:
+def _cell(shown: str, value: float | None, place: float, letter: str) -> str:
     if value is None or np.isnan(place):
         return "<td class=hidden></td>"
-    return f'<td class={letter}{round(float(place) * (STEPS - 1))} title="{value:.6g}">{shade.written(value)}</td>'
+    return f'<td class={letter}{round(float(place) * (STEPS - 1))} title="{value:.6g}">{shown}</td>'
 
 
 def _ramps() -> str:

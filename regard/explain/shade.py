@@ -49,6 +49,13 @@ def written(value: float | None) -> str:
     return text if not text.startswith("-0.00") else "0.00"
 
 
+def shown(panel: Panel, value: float | None) -> str:
+    """What stands in a cell: its number, or for a flag a mark where it is set."""
+    if panel.kind == "flags":
+        return "●" if value else ""
+    return written(value)
+
+
 def rgb(table: colour.Table, place: float) -> tuple[int, int, int]:
     """The colour at a place 0 to 1 of a table, as plain bytes."""
     red, green, blue = (int(part) for part in table[round(float(place) * 255)])
@@ -80,9 +87,9 @@ def facts(given: Explanation) -> list[tuple[str, str]]:
 
 
 def legend(panels: list[Panel]) -> str:
-    """What full, light and blank cells of a pattern mean, as far as they occur."""
+    """What strong, faint and blank cells of a pattern mean, as far as they occur."""
     seen = {value for panel in panels for row in panel.values for value in row if value is not None}
-    said = {2.0: "dark: read", 1.0: "light: visible, no weight", 0.0: "blank: hidden"}
+    said = {2.0: "strong: read", 1.0: "faint: visible, no weight", 0.0: "blank: hidden"}
     return "queries down, keys across; " + ", ".join(text for value, text in said.items() if value in seen)
 
 

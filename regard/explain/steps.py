@@ -159,7 +159,7 @@ def _prepared(mechanism: Mechanism, x: Inputs, labels: Labels) -> tuple[list[Ste
     for part in mechanism.prepare:
         after = part(before)
         if after.k.shape[2] != before.k.shape[2] or after.key_axis != before.key_axis:
-            labels = replace(labels, keys=[f"slot {slot + 1}" for slot in range(after.k.shape[2])])
+            labels = replace(labels, keys=[f"slot{slot + 1}" for slot in range(after.k.shape[2])])
         steps += _changes(part, before, after, labels)
         before = after
     prepared(mechanism.replace(prepare=()), before)  # the checks of positions that every engine makes

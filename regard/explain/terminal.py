@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import textwrap
 from typing import TYPE_CHECKING
 
@@ -113,9 +114,9 @@ def matrix(panel: Panel, width: int, coloured: bool) -> Text:
         for place, name in enumerate(panel.rows):
             out.append(_fixed(words.tag(name), LABEL, True) + " ", "dim")
             for c in columns:
-                text = f"{shade.written(panel.values[place][c]):>{CELL - 1}} "
-                known = panel.values[place][c] is not None
-                out.append(text, _style(table, places[place, c]) if coloured and known else "")
+                text = f"{shade.shown(panel, panel.values[place][c]):>{CELL - 1}} "
+                hidden = math.isnan(places[place, c])
+                out.append(text, _style(table, places[place, c]) if coloured and not hidden else "")
             out.append(f" {sums[place]:>4}\n" if sums and last else "\n", "dim")
     return out
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import json
 import re
+import subprocess
+import sys
 from functools import lru_cache
 from typing import Any
 
@@ -131,7 +133,8 @@ def test_terminal_shows_every_step(name: str, width: int) -> None:
 
 def test_terminal_colours_and_catalogue() -> None:
     out = console(force_terminal=True, color_system="truecolor", _environ={})
-    show(explain("window"), out)
+    for name in ("window", "moba", "delta", "nsa", "pointer"):
+        show(explain(name), out)
     assert "\x1b[" in out.file.getvalue()
     plain = console()
     catalogue(plain)
@@ -146,7 +149,7 @@ def test_page_is_escaped_and_loads_nothing() -> None:
     assert re.search(r"<td class=\w+ title=", page)
 
 
-@pytest.mark.parametrize(("name", "kind"), [("topk", "png"), ("glimpse", "svg")])
+@pytest.mark.parametrize(("name", "kind"), [("moba", "png"), ("glimpse", "svg")])
 def test_image_is_reproducible(name: str, kind: str) -> None:
     first = image(explain(name), kind, dpi=40)
     assert first == image(explain(name), kind, dpi=40)
@@ -196,3 +199,9 @@ def test_command(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyP
     assert code == 2 and ".html" in err
     code, out, _ = command(capsys, monkeypatch, "--json")
     assert "causal" in json.loads(out)["kinds"]
+
+
+def test_explaining_and_modules_need_torch_alone() -> None:
+    said = "import sys, regard.nn, regard.explain; regard.explain.explain('causal'); print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", said], capture_output=True, text=True, check=True).stdout.split()
+    assert not {"rich", "matplotlib", "typer", "transformers"} & set(loaded)
