@@ -94,6 +94,10 @@ def attach(
         tokenizer=tokenizer,
         keep=keep,
     )
+    last = session.last_layer()
+    outside = [layer for layer in layers or () if not 0 <= layer <= last]
+    if outside:
+        raise Unsupported(f"{type(inner).__name__} has layers 0 to {last}; layer {outside[0]} was asked for")
     with ExitStack() as leaving:
         _enter(inner, session, leaving)
         yield session.trace

@@ -82,6 +82,10 @@ def tensors_for(loaded: Loaded, given: Any, *, truncate: bool = False) -> dict[s
     and for an empty text or one longer than the model's positions (truncate=True cuts it there)."""
     if isinstance(given, Mapping):
         return {name: value for name, value in given.items() if isinstance(value, Tensor)}
+    if given is None or isinstance(given, bytes | int | float):
+        raise Unsupported(f"an input is a text, an image, a (samples, rate) of sound or tensors, not {given!r:.40}")
+    if isinstance(given, list) and not all(isinstance(part, str) for part in given):
+        raise Unsupported("a list of inputs holds texts; give token ids as {'input_ids': tensor}")
     if isinstance(given, str | list):
         return _text_tensors(loaded, given, truncate)
     if isinstance(given, tuple):

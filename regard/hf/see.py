@@ -69,7 +69,6 @@ def look(
     """`see` for a model that `load` brought."""
     model = loaded.model
     inputs = as_device(tensors_for(loaded, given, truncate=truncate), model)
-    _check_layers(model, layers)
     training = model.training
     model.eval()
     try:
@@ -84,15 +83,6 @@ def look(
         raise Unsupported(f"{type(model).__name__} has no attention to see on this input")
     _lay_out(trace, model, inputs)
     return trace
-
-
-def _check_layers(model: tf.PreTrainedModel, layers: Sequence[int] | None) -> None:
-    count = getattr(model.config.get_text_config(), "num_hidden_layers", None)
-    if count is None:
-        return
-    outside = [layer for layer in layers or () if not 0 <= layer < count]
-    if outside:
-        raise Unsupported(f"{type(model).__name__} has layers 0 to {count - 1}; layer {outside[0]} was asked for")
 
 
 def _run(loaded: Loaded, inputs: dict[str, Tensor], target: str | None, max_new_tokens: int) -> None:

@@ -359,12 +359,19 @@ class Session:
 
     def not_reached(self) -> list[str]:
         """Names of attention-like modules that no call came from."""
-        names = []
+        return [name for name, module in self._attention_modules() if id(module) not in self.called]
+
+    def last_layer(self) -> int:
+        """The highest index that a layer of this model has."""
+        found = [self.places[id(module)].index for _, module in self._attention_modules()]
+        # layers that share one module (ALBERT) are more than there are modules
+        return max([*found, (getattr(self.model.config.get_text_config(), "num_hidden_layers", None) or 1) - 1])
+
+    def _attention_modules(self) -> Iterator[tuple[str, nn.Module]]:
         for name, module in self.model.named_modules():
             inner = any("Attention" in type(child).__name__ for child in module.children())
-            if type(module).__name__.endswith("Attention") and not inner and id(module) not in self.called:
-                names.append(name)
-        return names
+            if name and type(module).__name__.endswith("Attention") and not inner:
+                yield name, module
 
     def close(self) -> None:
         """Finish the trace. Raises Unsupported if the model ran and none of its attention came by."""

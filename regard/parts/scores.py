@@ -141,7 +141,7 @@ class Table:
         return _needs(scores, "Table") + self.bias[:, :, rows, tile.keys]
 
     def core(self, x: Inputs) -> tuple[core.Term, ...]:
-        return (core.Table(self.bias),)
+        return (core.Table(self.bias[..., : x.k.shape[2]]),)
 
     def check(self, x: Inputs) -> None:
         keys = max(x.k.shape[2], self.bias.shape[-1])

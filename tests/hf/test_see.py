@@ -1,0 +1,96 @@
+"""regard.see in Python: what it takes, and what it refuses in one sentence."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+import regard
+from regard.hf.load import Loaded
+from regard.seeing.statistics import Maximum
+from tests.hf.models import BY_NAME, feed
+
+
+@pytest.fixture(scope="module")
+def loaded() -> Loaded:
+    return regard.load()
+
+
+def test_a_batch_of_texts_equals_each_alone(loaded: Loaded) -> None:
+    texts = ["Once there was a fox in the forest.", "The end."]
+    batch = regard.see(loaded.model, loaded.tokenizer, texts)
+    for number, text in enumerate(texts):
+        alone = regard.see(loaded.model, loaded.tokenizer, text)
+        valid = batch.axes["decoder"].axis.valid[number]
+        assert [t for t, seen in zip(batch.axes["decoder"].text[number], valid) if seen] == alone.axes["decoder"].text[
+            0
+        ]
+        for many, one in zip(batch.layers, alone.layers, strict=True):
+            for head in one.heads:
+                cells = batch.weights(many, head, batch=number)[valid][:, valid]
+                assert torch.allclose(cells, alone.weights(one, head), atol=1e-5)
+            for label, value in one.summaries.items():
+                if label not in ("overview", "received"):
+                    assert torch.allclose(many.summaries[label][number], value[0], atol=1e-4), label
+
+
+def test_generation_up_to_the_last_position_and_not_beyond() -> None:
+    case = BY_NAME["gpt2"]
+    model = case.build()
+    model.generation_config.eos_token_id = None
+    ids = feed(case, batch=1, length=120)["input_ids"]
+    trace = regard.see(model, None, {"input_ids": ids}, watch=[Maximum()], max_new_tokens=8)
+    assert trace.axes["decoder"].axis.length == 127
+    with pytest.raises(regard.Unsupported, match="120 tokens and 9 new ones exceed the model's 128 positions"):
+        regard.see(model, None, {"input_ids": ids}, max_new_tokens=9)
+    with pytest.raises(regard.Unsupported, match="at least 0 new tokens, got"):
+        regard.see(model, None, {"input_ids": ids}, max_new_tokens=-1)
+
+
+def test_a_tokenizer_without_special_tokens() -> None:
+    loaded = regard.load()
+    for name in ("bos_token", "eos_token", "pad_token"):
+        setattr(loaded.tokenizer, name, None)
+    trace = regard.see(loaded.model, loaded.tokenizer, "a fox")
+    assert trace["special"][0]["rows"].shape[-1] == trace.axes["decoder"].axis.length
+    with pytest.raises(regard.Unsupported, match="has no padding token, so give one text at a time"):
+        regard.see(loaded.model, loaded.tokenizer, ["a fox", "the dog ran"])
+
+
+@pytest.mark.parametrize(
+    "given,words",
+    [
+        (None, "an input is a text, an image"),
+        (b"abc", "an input is a text, an image"),
+        (3, "an input is a text, an image"),
+        ([1, 2, 3], "a list of inputs holds texts"),
+        ([], "the text is empty"),
+        (["a", ""], "the text is empty"),
+        ("a \udc80", "not UTF-8"),
+    ],
+)
+def test_inputs_that_mean_nothing_are_refused(given: Any, words: str, loaded: Loaded) -> None:
+    with pytest.raises(regard.Unsupported, match=words):
+        regard.see(loaded.model, loaded.tokenizer, given)
+
+
+def test_layers_heads_and_backends_that_do_not_exist_are_refused_before_the_model_runs(loaded: Loaded) -> None:
+    for options, words in (
+        ({"layers": [4]}, "LlamaForCausalLM has layers 0 to 3; layer 4 was asked for"),
+        ({"layers": [-1]}, "has layers 0 to 3; layer -1 was asked for"),
+        ({"backend": "cuda"}, "no backend 'cuda'; there are: model, auto, native"),
+    ):
+        with pytest.raises(ValueError, match=words), regard.attach(loaded.model, **options):
+            pytest.fail("the block ran")
+    with pytest.raises(regard.Unsupported, match="has heads 0 to 5; head -1 was asked for"):
+        regard.see(loaded.model, loaded.tokenizer, "a fox", heads=[-1])
+
+
+def test_a_tower_with_more_layers_than_the_text_model_can_be_named() -> None:
+    model = BY_NAME["whisper"].build()
+    assert model.config.decoder_layers == 2
+    with regard.attach(model, layers=[1]) as trace, torch.no_grad():
+        model(**feed(BY_NAME["whisper"]))
+    assert {layer.index for layer in trace.layers} == {1}
