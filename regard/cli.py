@@ -304,8 +304,12 @@ def main() -> None:
 
 
 def _refuse(sentence: str) -> None:
-    """One line on standard error, with nothing in it that moves a terminal's cursor; exit code 2."""
-    words = "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in " ".join(sentence.split()))
-    if words:
-        print(f"regard: {words}", file=sys.stderr)
+    """One line on standard error, with nothing in it that moves a terminal's cursor; exit code 2.
+
+    A text and the marks below it that point at a place (regard.text.TextError) keep their lines.
+    """
+    said, *pointing = sentence.rsplit("\n", 2) if set(sentence.rpartition("\n")[2]) <= {" ", "^"} else [sentence]
+    lines = [f"regard: {' '.join(said.split())}" if said.strip() else "", *pointing]
+    for line in filter(None, lines):
+        print("".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in line), file=sys.stderr)
     sys.exit(2)

@@ -195,6 +195,8 @@ def test_command(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyP
     assert all(file.stat().st_size > 500 for file in files)
     code, _, err = command(capsys, monkeypatch, "causla")
     assert code == 2 and "did you mean 'causal'" in err and "Traceback" not in err
+    code, _, err = command(capsys, monkeypatch, "causal & & x")
+    assert code == 2 and err.splitlines()[1:] == ["  causal & & x", "           ^"]
     code, _, err = command(capsys, monkeypatch, "causal", "--out", str(tmp_path / "e.pdf"))
     assert code == 2 and ".html" in err
     code, out, _ = command(capsys, monkeypatch, "--json")
