@@ -44,7 +44,8 @@ ARROWS = {
     "regard.serve": RUN | SEEING | {"regard.hf", "regard.serve"},
     "regard.explain": RUN | {"regard.zoo", "regard.text", "regard.view", "regard.explain"},
     "regard.bench": {"regard"},
-    "regard.cli": {"regard.errors"},
+    "regard.arguments": {"regard.errors"},
+    "regard.cli": {"regard.errors", "regard.arguments", "regard.bench.cli"},
     "regard": {"regard.mechanism", "regard.run.attention", "regard.seeing.trace", "regard.statistic"},
 }
 
@@ -58,7 +59,7 @@ OUTSIDE = {
     "PIL": {"regard.hf", "regard.view", "regard.explain", "regard.bench"},
     "matplotlib": {"regard.view", "regard.explain", "regard.bench"},
     "rich": {"regard.view", "regard.explain", "regard.bench", "regard.cli"},
-    "typer": {"regard.cli"},
+    "typer": {"regard.cli", "regard.bench.cli"},
     "psutil": {"regard.bench"},
     "triton": {"regard.run.triton"},
 }
