@@ -43,8 +43,9 @@ ARROWS = {
     "regard.seq2seq": RUN | SEEING | {"regard.nn", "regard.hf", "regard.seq2seq"},
     "regard.serve": RUN | SEEING | {"regard.hf", "regard.serve"},
     "regard.explain": RUN | {"regard.zoo", "regard.text", "regard.view", "regard.explain"},
-    "regard.bench": {"regard"},
     "regard.arguments": {"regard.errors"},
+    "regard.bench": {"regard"},
+    "regard.bench.cli": {"regard.arguments"},
     "regard.cli": {"regard.errors", "regard.arguments", "regard.bench.cli"},
     "regard": {"regard.mechanism", "regard.run.attention", "regard.seeing.trace", "regard.statistic"},
 }
