@@ -19,6 +19,7 @@ except ImportError:  # pragma: no cover (the command alone needs it)
 
 from regard.arguments import layer_head, numbers_in, writable
 from regard.bench.cli import bench
+from regard.view.extras import needed
 
 if TYPE_CHECKING:
     from regard.explain import Explanation
@@ -79,6 +80,8 @@ def see(
     """
     files = [writable(path, FORMATS) for path in out or ()]
     place = layer_head(head)
+    if not as_json:
+        needed("rich", "drawing in the terminal")
     if model is not None and model.endswith(".safetensors") and given is None:
         from regard.seeing.trace import Trace
 

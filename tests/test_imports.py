@@ -46,7 +46,7 @@ ARROWS = {
     "regard.arguments": {"regard.errors"},
     "regard.bench": {"regard"},
     "regard.bench.cli": {"regard.arguments"},
-    "regard.cli": {"regard.errors", "regard.arguments", "regard.bench.cli"},
+    "regard.cli": {"regard.errors", "regard.arguments", "regard.bench.cli", "regard.view.extras"},
     "regard": {"regard.mechanism", "regard.run.attention", "regard.seeing.trace", "regard.statistic"},
 }
 
