@@ -99,7 +99,9 @@ def plot(result: dict[str, Any], path: Path) -> None:
             if points:
                 axes.plot(*zip(*points), marker="o", label=label)
         axes.set_xscale("log", base=2)
-        axes.set_yscale("log", base=2)
+        axes.set_yscale("log")
+        lengths = [row["tokens"] for row in result["rows"]]
+        axes.set_xticks(lengths, [f"{length:,}" for length in lengths])
         axes.set_xlabel("tokens")
         axes.set_ylabel(unit)
         axes.grid(alpha=0.3)

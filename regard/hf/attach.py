@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -24,6 +25,7 @@ from regard.seeing.trace import Trace
 from regard.statistic import Statistic
 
 NAME = "regard"
+SUPPORTED = {"transformers": ((5, 17), (5, 23)), "torch": ((2, 11), (2, 13))}
 
 # Models whose own code asks which attention implementation is in use and computes something else for unknown names.
 ASKS_FOR_NAME = frozenset(
@@ -113,7 +115,17 @@ def _swapped_in(mechanism: Mechanism | str | None) -> Mechanism | None:
     return found
 
 
+def _check_versions() -> None:
+    for name, (first, last) in SUPPORTED.items():
+        version = importlib.metadata.version(name)
+        found = tuple(int(part) for part in version.split(".")[:2])
+        if not first <= found <= last:
+            known = " to ".join(".".join(map(str, end)) for end in (first, last))
+            raise Unsupported(f"{name} {version} is installed, and regard knows {known}; install one of those")
+
+
 def _checked(model: nn.Module) -> PreTrainedModel:
+    _check_versions()
     inner = getattr(model, "_orig_mod", model)
     if not isinstance(inner, PreTrainedModel):
         raise Unsupported(f"attach needs a transformers model, got {type(inner).__name__}; load one with AutoModel")

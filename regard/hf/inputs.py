@@ -112,17 +112,17 @@ def _text_tensors(loaded: Loaded, text: str | list[str], truncate: bool) -> dict
         raise Unsupported("the text holds bytes that are not UTF-8; convert it first")
     if len(texts) > 1 and loaded.tokenizer.pad_token is None:
         raise Unsupported(f"the tokenizer of {name} has no padding token, so give one text at a time")
-    found = loaded.tokenizer(texts, return_tensors="pt", padding=len(texts) > 1, return_token_type_ids=False)
     limit = positions_of(loaded.model)
+    cut = {"truncation": True, "max_length": limit} if truncate and limit is not None else {}
+    several = len(texts) > 1
+    found = loaded.tokenizer(texts, return_tensors="pt", padding=several, return_token_type_ids=False, **cut)
     length = found["input_ids"].shape[1]
     if length == 0:
         raise Unsupported("the text has no tokens; give at least one word")
     if limit is not None and length > limit:
-        if not truncate:
-            raise Unsupported(
-                f"the text has {length} tokens and {name} has positions for {limit}; give a shorter text, or --truncate"
-            )
-        found = {key: value[:, :limit] for key, value in found.items()}
+        raise Unsupported(
+            f"the text has {length} tokens and {name} has positions for {limit}; give a shorter text, or --truncate"
+        )
     kept = {key: value for key, value in found.items() if key in ("input_ids", "attention_mask")}
     if len(texts) == 1:
         kept.pop("attention_mask", None)

@@ -321,3 +321,12 @@ def test_a_shared_config_is_refused() -> None:
     one, two = tf.LlamaModel(config), tf.LlamaModel(config)
     with attach(one), pytest.raises(Unsupported, match="shares its config"), attach(two):
         pass
+
+
+def test_an_unknown_version_of_transformers_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.metadata.version", lambda name: "6.0.1")
+    with (
+        pytest.raises(Unsupported, match=r"transformers 6.0.1 is installed.* 5.17 to 5.23"),
+        attach(BY_NAME["gpt2"].build()),
+    ):
+        pass

