@@ -22,11 +22,6 @@ def differential(*, share: float | Tensor = 0.8, mask: Mask = FULL) -> Mechanism
     return standard("differential", SOURCE, prepare=(SplitHeads(2),), adjust=(Subtract(share),), mask=mask)
 
 
-def differential_share(q_1: Tensor, k_1: Tensor, q_2: Tensor, k_2: Tensor, start: float) -> Tensor:
-    """λ = e^{λ_q1·λ_k1} - e^{λ_q2·λ_k2} + λ_init (eq. 2). Vectors [..., d] -> [...]."""
-    return (q_1 * k_1).sum(-1).exp() - (q_2 * k_2).sum(-1).exp() + start
-
-
 CARDS = (
     Card(
         name="differential",
