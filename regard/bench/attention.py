@@ -23,7 +23,9 @@ from regard.mechanism import Inputs, Mechanism, inputs, lower
 from regard.parts import masks
 from regard.parts.standard import standard as standard_parts
 from regard.run import native
-from regard.run.layout import Paged, Ragged, new_pages, paged_decode, ragged, write_pages
+from regard.run.layout import Paged, Ragged
+from regard.run.paged import new_pages, paged_decode, write_pages
+from regard.run.ragged import ragged
 from regard.seeing.statistics import standard
 from regard.seeing.watching import Watching
 from regard.statistic import Axis, View

@@ -6,6 +6,8 @@ Paged: a pool of pages that sequences own by table; a page holds some tokens of 
 A page stores keys with a feature of all its tokens side by side, so that one load takes a feature of many tokens:
 
     key_pages   [pages, G, Dk, page_size]      value_pages [pages, G, page_size, Dv]
+
+`ragged.py` and `paged.py` compute attention over them.
 """
 
 from __future__ import annotations
@@ -15,11 +17,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from regard import core
 from regard.ranges import Ranges
-from regard.run.native import calls
-from regard.run.native.extension import extension
-from regard.run.output import Output
 
 PAGE_SIZES = (16, 32, 64, 128, 256)
 
@@ -77,70 +75,6 @@ def _place_in_document(cu: Tensor) -> Tensor:
     return torch.arange(int(cu[-1])) - _repeat(cu, cu[:-1])
 
 
-def ragged(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor | None,
-    layout: Ragged,
-    *,
-    terms: tuple[core.Term, ...] | None = None,
-    ranges: Ranges | None = None,
-    softmax: core.Softmax | None = None,
-    watch: core.Watch | None = None,
-    output: bool = True,
-) -> Output:
-    """Attention of every document within itself, by the native core, in one go.
-
-    q [Tq,H,Dk], k [Tk,G,Dk], v [Tk,G,Dv], tokens of all documents. terms: default Dot(1/√Dk). ranges: [1, H or 1,
-    Tq, R] in each document's own key slots, default `layout.causal()`. Positions are `layout.positions()`. What a
-    watch says per token is packed likewise, [1, tokens]. Gives out [Tq,H,Dv], rows [H,Tq], columns [H,Tk], top-k
-    [H,Tq,k] and histograms [S,H,bins].
-    """
-    query_positions, key_positions = layout.positions()
-    if len(query_positions) != q.shape[0] or len(key_positions) != k.shape[0]:
-        raise ValueError(
-            f"the layout holds {len(query_positions)} queries and {len(key_positions)} keys, the tensors "
-            f"{q.shape[0]} and {k.shape[0]}"
-        )
-    plan = core.Plan(
-        q.transpose(0, 1)[None],
-        k.transpose(0, 1)[None],
-        None if v is None else v.transpose(0, 1)[None],
-        query_positions[None],
-        key_positions[None],
-        terms or (core.Dot(q.shape[-1] ** -0.5),),
-        ranges or layout.causal(),
-        softmax or core.Softmax(),
-    )
-    reason = refuses_ragged(plan, watch, output and calls.wants_grad(plan))
-    if reason is not None:
-        raise ValueError(f"the native core cannot run this on documents: {reason}")
-    cu = [c.tolist() for c in (layout.cu_query, layout.cu_key)]
-    return _without_batch(calls.walk(plan, watch, output, documents=(cu[0], cu[1])), watch)
-
-
-def refuses_ragged(plan: core.Plan, watch: core.Watch | None, needs_grad: bool) -> str | None:
-    """Why packed documents cannot be run so; None if they can."""
-    if any(isinstance(term, core.Table) for term in plan.terms):
-        return "Table: a bias per pair of tokens has no packed form"
-    if watch is not None and any(isinstance(s, core.Pool) for s in watch.statistics):
-        return "Pool: a map of several documents has no one shape; watch them one by one"
-    if needs_grad:
-        return "gradients: packed documents have no backward"
-    return calls.refusal(plan, watch, needs_grad)
-
-
-def _without_batch(found: Output, watch: core.Watch | None) -> Output:
-    """The same with packed tokens: out [Tq,H,Dv], and the leading 1 of all but histograms gone."""
-    statistics = tuple(
-        tuple(t[0] for t in s) if isinstance(s, tuple) else s if isinstance(w, core.DistanceHistogram) else s[0]
-        for s, w in zip(found.statistics, () if watch is None else watch.statistics, strict=True)
-    )
-    assert found.row_max is not None and found.row_log_sum is not None
-    out = None if found.out is None else found.out[0].transpose(0, 1)
-    return Output(out, found.row_max[0], found.row_log_sum[0], statistics)
-
-
 @dataclass(frozen=True, eq=False)
 class Paged:
     """block_table int32 [S, pages]: the pages of each sequence, in order; lengths int32 [S]: its tokens.
@@ -163,95 +97,10 @@ class Paged:
         if self.lengths.numel() and int(self.lengths.max()) > self.block_table.shape[1] * self.page_size:
             raise ValueError(f"a sequence of {int(self.lengths.max())} tokens does not fit its pages")
 
-
-def new_pages(
-    num_pages: int, groups: int, key_width: int, value_width: int, page_size: int = 16
-) -> tuple[Tensor, Tensor]:
-    """Uninitialised float32 (key_pages, value_pages), on large memory pages where the system grants them."""
-    if page_size not in PAGE_SIZES:
-        raise ValueError(f"pages hold {PAGE_SIZES} tokens, got {page_size}")
-    keys = torch.empty((num_pages, groups, key_width, page_size))
-    values = torch.empty((num_pages, groups, page_size, value_width))
-    for pages in (keys, values):
-        extension().advise_huge(pages.data_ptr(), pages.numel() * 4)
-    return keys, values
-
-
-def write_pages(k: Tensor, v: Tensor, slots: Tensor, key_pages: Tensor, value_pages: Tensor) -> None:
-    """Put tokens into pages, in place. k [T,G,Dk], v [T,G,Dv]; slots int64 [T]: page · page_size + place."""
-    _check_pages(key_pages, value_pages)
-    capacity = key_pages.shape[0] * key_pages.shape[3]
-    if slots.numel() and not 0 <= int(slots.min()) <= int(slots.max()) < capacity:
-        raise ValueError(f"slots must lie in 0 … {capacity - 1}, got {int(slots.min())} … {int(slots.max())}")
-    for name, x, pages, width in (("k", k, key_pages, 2), ("v", v, value_pages, 3)):
-        if x.shape != (slots.shape[0], pages.shape[1], pages.shape[width]):
-            expected = [slots.shape[0], pages.shape[1], pages.shape[width]]
-            raise ValueError(f"{name} must be {expected} like its pages, got {list(x.shape)}")
-    call = calls.Call()
-    tokens = [call.float_view(calls.unit_stride(x)) for x in (k, v)]
-    call.native.write_pages(*tokens, call.view(slots.to(torch.int64)), call.view(key_pages), call.view(value_pages))
-
-
-def _check_pages(key_pages: Tensor, value_pages: Tensor) -> None:
-    for name, pages in (("key_pages", key_pages), ("value_pages", value_pages)):
-        if pages.dtype != torch.float32 or not pages.is_contiguous() or pages.ndim != 4:
-            raise ValueError(f"{name} must be contiguous float32 with 4 dimensions, got {pages.dtype} {pages.shape}")
-    if key_pages.shape[:2] != value_pages.shape[:2] or key_pages.shape[3] != value_pages.shape[2]:
-        raise ValueError(
-            f"key pages [pages, G, Dk, size] {list(key_pages.shape)} and value pages [pages, G, size, Dv] "
-            f"{list(value_pages.shape)} do not belong together"
-        )
-
-
-def paged_decode(
-    q: Tensor,
-    key_pages: Tensor,
-    value_pages: Tensor,
-    layout: Paged,
-    *,
-    scale: float | None = None,
-    starts: Tensor | None = None,
-    sink: Tensor | None = None,
-) -> Output:
-    """One decoding step: the newest query of every sequence against all its keys, page by page.
-
-    q [S,H,Dk] float32; scale: default 1/√Dk; starts int32 [S]: the first visible key slot (a window), default 0; sink
-    [H]: a learned extra logit. Gives out [S,H,Dv], row_max and row_log_sum [S,H].
-
-    Long sequences are cut every 2,048 tokens and joined in order, so a result depends on its own sequence alone, not
-    on the batch or the number of threads.
-    """
-    _check_pages(key_pages, value_pages)
-    sequences, heads, width = q.shape
-    if q.dtype != torch.float32 or width != key_pages.shape[2] or heads % key_pages.shape[1]:
-        raise ValueError(
-            f"q must be float32 [sequences, heads, {key_pages.shape[2]}] with heads a multiple of {key_pages.shape[1]},"
-            f" got {q.dtype} {list(q.shape)}"
-        )
-    if layout.page_size != key_pages.shape[3] or sequences != layout.lengths.shape[0]:
-        raise ValueError(
-            f"the layout has {layout.lengths.shape[0]} sequences and pages of {layout.page_size}, the tensors "
-            f"{sequences} and {key_pages.shape[3]}"
-        )
-    _check_table(layout, key_pages.shape[0])
-    call = calls.Call()
-    raw = call.native.Decode()
-    out = torch.empty((sequences, heads, value_pages.shape[3]))
-    row_max, row_log_sum = torch.empty((sequences, heads)), torch.empty((sequences, heads))
-    raw.q, raw.out = call.view(calls.unit_stride(q.detach())), call.view(out)
-    raw.row_max, raw.row_log_sum = call.view(row_max), call.view(row_log_sum)
-    raw.key_pages, raw.value_pages = call.view(key_pages), call.view(value_pages)
-    raw.block_table, raw.lengths = call.view(layout.block_table.int()), call.view(layout.lengths.int())
-    raw.starts = call.view(None if starts is None else starts.int())
-    raw.sink = call.float_view(sink)
-    raw.scale = width**-0.5 if scale is None else float(scale)
-    raw.run(torch.get_num_threads())
-    return Output(out, row_max, row_log_sum)
-
-
-def _check_table(layout: Paged, num_pages: int) -> None:
-    """Every page that is read must exist."""
-    used = torch.arange(layout.block_table.shape[1]) * layout.page_size < layout.lengths[:, None]
-    pages = layout.block_table[used]
-    if pages.numel() and not 0 <= int(pages.min()) <= int(pages.max()) < num_pages:
-        raise ValueError(f"block_table names pages {int(pages.min())} … {int(pages.max())} of {num_pages}")
+    def documents(self, cu_query: Tensor | None = None) -> Ragged:
+        """The sequences as documents: their keys side by side, and of each the newest cu_query[s + 1] - cu_query[s]
+        tokens as queries; by default one."""
+        sequences = self.lengths.numel()
+        cu_key = torch.zeros(sequences + 1, dtype=torch.int32)
+        cu_key[1:] = self.lengths.cumsum(0)
+        return Ragged(torch.arange(sequences + 1, dtype=torch.int32) if cu_query is None else cu_query, cu_key)

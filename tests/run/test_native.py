@@ -275,3 +275,19 @@ def test_gradients_in_half_precision_come_back_in_it() -> None:
     assert out is not None and out.dtype == torch.bfloat16
     out.float().sum().backward()
     assert q.grad is not None and q.grad.dtype == torch.bfloat16 and q.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_every_stored_number_comes_back(dtype: torch.dtype) -> None:
+    """One key takes all the weight, so the output is its value: all finite numbers, subnormal ones in half included."""
+    numbers = torch.arange(-(1 << 15), 1 << 15, dtype=torch.int16).view(dtype)
+    numbers = numbers[numbers.isfinite()]
+    if dtype == torch.bfloat16:
+        numbers = numbers[numbers.abs() >= torch.finfo(torch.float32).tiny]  # below, float32 itself is flushed to 0
+    values = numbers[: numbers.numel() // 31 * 31].view(1, 1, -1, 31)
+    count = values.shape[2]
+    rows = torch.arange(count)[None]
+    q, k = torch.zeros(1, 1, count, 8, dtype=dtype), torch.zeros(1, 1, count, 8, dtype=dtype)
+    own = ranges.Ranges(rows[:, None, :, None].int(), rows[:, None, :, None].int() + 1, count)
+    found = NATIVE.run(core.Plan(q, k, values, rows, rows, (core.Dot(1.0),), own, core.Softmax())).out
+    assert found is not None and torch.equal(found, values)

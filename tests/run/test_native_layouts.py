@@ -8,10 +8,11 @@ from torch import Tensor
 
 from regard import core
 from regard.ranges import Ranges
-from regard.run import layout as layouts
 from regard.run import native
-from regard.run.layout import Paged, Ragged, new_pages, paged_decode, ragged, write_pages
+from regard.run.layout import Paged, Ragged
 from regard.run.native import NATIVE
+from regard.run.paged import new_pages, paged, paged_decode, write_pages
+from regard.run.ragged import ragged
 
 pytestmark = pytest.mark.skipif(not native.available(), reason=str(native.why_unavailable()))
 
@@ -76,12 +77,19 @@ def test_documents_refuse_what_has_no_packed_form() -> None:
 # ---- pages ----------------------------------------------------------------------------------------------------------
 
 
-def paged(lengths: list[int], groups: int, width: int, value_width: int, page_size: int) -> tuple[Tensor, ...]:
+def scattered(
+    lengths: list[int],
+    groups: int,
+    width: int,
+    value_width: int,
+    page_size: int,
+    dtype: torch.dtype = torch.float32,
+) -> tuple[Tensor, ...]:
     """Sequences scattered over pages that are full of NaN elsewhere: (keys per sequence …) packed, pages, table."""
     torch.manual_seed(1)
     counts = [-(-n // page_size) for n in lengths]
     order = torch.randperm(sum(counts) + 5).int()
-    key_pages, value_pages = new_pages(len(order), groups, width, value_width, page_size)
+    key_pages, value_pages = new_pages(len(order), groups, width, value_width, page_size, dtype)
     key_pages.fill_(torch.nan)
     value_pages.fill_(torch.nan)
     table = torch.full((len(lengths), max(counts) + 1), 1 << 30, dtype=torch.int32)
@@ -96,6 +104,63 @@ def paged(lengths: list[int], groups: int, width: int, value_width: int, page_si
     return k, v, key_pages, value_pages, table
 
 
+HALVES = [torch.float32, torch.bfloat16, torch.float16]
+
+
+@pytest.mark.parametrize("dtype", HALVES)
+@pytest.mark.parametrize("page_size", [16, 128])
+def test_pages_give_the_bits_of_documents_side_by_side(dtype: torch.dtype, page_size: int) -> None:
+    """Prefill in chunks and decoding in one call, with every kind of statistic, biases, a sink and a window."""
+    lengths, new = [700, 1, 33, 0, 130, 257], [700, 1, 1, 0, 64, 100]
+    k, v, key_pages, value_pages, table = scattered(lengths, 2, 40, 24, page_size, dtype)
+    layout = Paged(table, torch.tensor(lengths, dtype=torch.int32), page_size)
+    cu_query = torch.tensor([0, *torch.tensor(new).cumsum(0)], dtype=torch.int32)
+    documents = layout.documents(cu_query)
+    q = torch.randn(sum(new), 6, 40).to(dtype)
+    rounded = [x.to(dtype) for x in (k, v)]
+    table_bias = torch.randn(1, 6, sum(new), 700)
+    terms = (core.Dot(0.2), core.Softcap(5.0), core.KeyBias(torch.randn(1, 1, sum(lengths))), core.Table(table_bias))
+    label = torch.arange(sum(new))[None] % 5, torch.arange(sum(lengths))[None] % 5
+    watched = (core.RowEntropy(), core.RowMatch(*label), core.TopK(3), core.ColumnMass(), core.DistanceHistogram(6))
+    settings = {
+        "terms": (*terms, core.Slope(torch.rand(6))),
+        "ranges": documents.causal(200, 2),
+        "softmax": core.Softmax(torch.randn(6)),
+        "watch": core.Watch(watched),
+    }
+    expected = ragged(q, *rounded, documents, **settings)  # type: ignore[arg-type]
+    found = paged(q, key_pages, value_pages, layout, cu_query, **settings)  # type: ignore[arg-type]
+    assert found.out is not None and expected.out is not None and torch.equal(found.out, expected.out)
+    for one, other in zip(found.statistics, expected.statistics, strict=True):
+        pairs = zip(one, other, strict=True) if isinstance(one, tuple) else [(one, other)]
+        assert all(torch.equal(a, b) for a, b in pairs)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("dtype", HALVES)
+def test_decoding_is_the_general_walk_for_one_query_each(dtype: torch.dtype) -> None:
+    lengths = [1, 100, 2500]
+    _, _, key_pages, value_pages, table = scattered(lengths, 3, 48, 20, 32, dtype)
+    layout = Paged(table, torch.tensor(lengths, dtype=torch.int32), 32)
+    q, sink = torch.randn(3, 9, 48).to(dtype), torch.randn(9)
+    fast = paged_decode(q, key_pages, value_pages, layout, sink=sink)
+    general = paged(q, key_pages, value_pages, layout, softmax=core.Softmax(sink))
+    assert fast.out is not None and general.out is not None and fast.out.dtype == dtype
+    allowed = {torch.float32: 2e-6, torch.bfloat16: 2.0**-7, torch.float16: 2.0**-10}[dtype]
+    assert (fast.out - general.out).abs().max() <= allowed
+    assert fast.lse is not None and general.lse is not None
+    assert (fast.lse - general.lse.T).abs().max() <= 4e-6
+
+
+def test_one_sequence_may_show_its_map() -> None:
+    _, _, key_pages, value_pages, table = scattered([90], 2, 16, 16, 16)
+    layout, q = Paged(table, torch.tensor([90], dtype=torch.int32), 16), torch.randn(40, 4, 16)
+    cu_query, watch = torch.tensor([0, 40]), core.Watch((core.Pool(0, 0, 50), core.ColumnMass()))
+    (_, cells), mass = paged(q, key_pages, value_pages, layout, cu_query, watch=watch, output=False).statistics
+    assert isinstance(mass, Tensor) and cells.shape == (4, 40, 90)
+    assert (cells.double().sum(1) - mass).abs().max() < 1e-5
+    assert ((cells > 0).sum(-1) == torch.arange(51, 91)).all()
+
+
 @pytest.mark.parametrize(
     "heads,groups,width,value_width,page_size", [(9, 3, 64, 64, 16), (10, 2, 17, 40, 32), (4, 4, 8, 3, 256)]
 )
@@ -104,7 +169,7 @@ def test_decoding_equals_the_dense_layout(
     heads: int, groups: int, width: int, value_width: int, page_size: int, windowed: bool
 ) -> None:
     lengths = [1, 15, 16, 17, 255, 256, 257, 2048, 2049, 5000]
-    k, v, key_pages, value_pages, table = paged(lengths, groups, width, value_width, page_size)
+    k, v, key_pages, value_pages, table = scattered(lengths, groups, width, value_width, page_size)
     q, sink = torch.randn(len(lengths), heads, width), torch.randn(heads)
     sizes = torch.tensor(lengths, dtype=torch.int32)
     starts = (sizes - 100).clamp(min=0) if windowed else None
@@ -125,7 +190,7 @@ def test_decoding_equals_the_dense_layout(
 
 def test_a_sequence_has_the_same_bits_in_any_batch_and_any_pages() -> None:
     lengths = [700, 33, 4100]
-    _, _, key_pages, value_pages, table = paged(lengths, 3, 64, 64, 16)
+    _, _, key_pages, value_pages, table = scattered(lengths, 3, 64, 64, 16)
     q, sizes = torch.randn(3, 9, 64), torch.tensor(lengths, dtype=torch.int32)
     before = torch.get_num_threads()
     try:
@@ -173,6 +238,10 @@ def test_pages_refuse_what_does_not_fit() -> None:
     with pytest.raises(ValueError, match="names pages 5 … 5 of 2"):
         layout = Paged(torch.tensor([[5]]).int(), torch.tensor([3]).int(), 16)
         paged_decode(torch.zeros(1, 1, 8), key_pages, value_pages, layout)
+    layout = Paged(torch.tensor([[0]]).int(), torch.tensor([3]).int(), 16)
+    with pytest.raises(ValueError, match="q must be"):
+        paged(torch.zeros(2, 1, 8), key_pages, value_pages, layout, torch.tensor([0, 3]))
+    with pytest.raises(ValueError, match="must agree"):
+        paged(torch.zeros(1, 1, 8), key_pages.half(), value_pages, layout)
     with pytest.raises(ValueError, match="does not fit its pages"):
         Paged(torch.tensor([[5]]).int(), torch.tensor([30]).int(), 16)
-    assert layouts.PAGE_SIZES[0] == 16

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -36,7 +36,7 @@ def refusal(plan: core.Plan, watch: core.Watch | None, needs_grad: bool) -> str 
 
 def _refused_tensors(plan: core.Plan) -> str | None:
     for name, tensor in (("q", plan.q), ("k", plan.k), ("v", plan.v)):
-        if tensor is None:
+        if tensor is None or tensor.is_meta:
             continue
         if tensor.device.type != "cpu":
             return f"{name}: lies on {tensor.device}, and the native core computes on the CPU"
@@ -189,13 +189,21 @@ def gradients(
     return grad_q.to(of_type), grad_k[..., :width].to(of_type), grad_v[..., :value_width].to(of_type)
 
 
-def walk(
-    plan: core.Plan,
-    watch: core.Watch | None,
-    output: bool,
-    documents: tuple[list[int], list[int]] | None = None,
-) -> Output:
-    """Allocate results, call, hand them back. documents: (cu_query, cu_key) where tokens are packed documents."""
+@dataclass(frozen=True, eq=False)
+class Documents:
+    """Tokens are those of documents side by side: document s holds queries cu_query[s] … and keys cu_key[s] ….
+
+    pages: (key pages, value pages, block table) where keys and values live in pages; the plan's k and v then only say
+    a shape, as meta tensors.
+    """
+
+    cu_query: list[int]
+    cu_key: list[int]
+    pages: tuple[Tensor, Tensor, Tensor] | None = None
+
+
+def walk(plan: core.Plan, watch: core.Watch | None, output: bool, documents: Documents | None = None) -> Output:
+    """Allocate results, call, hand them back."""
     batch, heads, queries, _ = plan.q.shape
     call = Call()
     out = None
@@ -208,12 +216,14 @@ def walk(
     fill(call, plan, output)
     raw = call.raw
     raw.out, raw.row_max, raw.row_log_sum = call.view(out), call.view(row_max), call.view(row_log_sum)
-    histograms = batch if documents is None else len(documents[0]) - 1
+    if documents is not None and documents.pages is not None:
+        raw.k, raw.v, raw.block_table = (call.view(pages) for pages in documents.pages)
+    histograms = batch if documents is None else len(documents.cu_query) - 1
     statistics = () if watch is None else add_watch(call, plan, watch, histograms)
     if documents is None:
         raw.forward(torch.get_num_threads())
     else:
-        raw.ragged(*documents, torch.get_num_threads())
+        raw.ragged(documents.cu_query, documents.cu_key, torch.get_num_threads())
     return Output(out, row_max, row_log_sum, statistics)
 
 
@@ -229,8 +239,10 @@ def fill(call: Call, plan: core.Plan, output: bool) -> None:
     """The inputs of a plan."""
     raw = call.raw
     batch, heads, queries, _ = plan.q.shape
-    raw.q, raw.k = call.view(plan.q.detach()), call.view(plan.k.detach())
-    if output and plan.v is not None:
+    raw.q = call.view(plan.q.detach())
+    if not plan.k.is_meta:
+        raw.k = call.view(plan.k.detach())
+    if output and plan.v is not None and not plan.v.is_meta:
         raw.v = call.view(plan.v.detach())
     raw.query_positions = call.view(plan.query_positions.to(torch.int64))
     raw.key_positions = call.view(unit_stride(plan.key_positions.to(torch.int64)))
@@ -264,7 +276,7 @@ def _add_term(call: Call, plan: core.Plan, term: core.Term) -> None:
         case core.Distance():
             raw.term(2, 0.0, call.float_view(term.table.contiguous(), heads, -1))
         case core.Table():
-            raw.term(3, 0.0, call.float_view(term.bias, batch, heads, queries, keys))
+            raw.term(3, 0.0, call.float_view(term.bias, batch, heads, queries, term.bias.shape[3]))
         case core.Softcap():
             raw.term(4, float(term.cap), nothing)
 

@@ -57,10 +57,9 @@ REGARD_STEP void mix(Rows& rows, const Chunk& chunk, const RowState& state, cons
       }
     }
   }
-  float* room = call.v.type == Type::f32 ? nullptr : rows.scratch.floats(Scratch::values, CHUNK * width);
   for (int r = 0; r < chunk.num_runs; ++r) {
     const Run& run = rows.walk.runs[chunk.first_run + r];
-    const Operand v = float_rows(call.v, rows.block.batch, rows.block.group, run.key, run.length, width, room);
+    const Operand v = values_of(call, rows.scratch, rows.block, run);
     multiply<true>(width, rows.vectors, {v.data, 1, v.row}, e + int64_t{run.place} * rows.lanes, rows.lanes, output,
                    rows.lanes, run.length);
   }

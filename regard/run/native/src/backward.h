@@ -83,8 +83,6 @@ static void backward_block(Rows& rows) {
   RowGradients state;
   read_rows(rows, state);
   for (int64_t i = 0; i < key_width * lanes; ++i) grad_query[i] = 0;
-  float* key_room = scratch.floats(Scratch::keys, CHUNK * key_width);
-  float* value_room = scratch.floats(Scratch::values, CHUNK * value_width);
   const int64_t batch = rows.block.batch, head = rows.block.head[0];
   Keys keys;
   for (int i = 0; i < rows.walk.num_chunks; ++i) {
@@ -93,14 +91,14 @@ static void backward_block(Rows& rows) {
     score_chunk(rows, chunk, keys, p, slope);
     for (int r = 0; r < chunk.num_runs; ++r) {
       const Run& run = rows.walk.runs[chunk.first_run + r];
-      const Operand v = float_rows(call.v, batch, rows.block.group, run.key, run.length, value_width, value_room);
+      const Operand v = values_of(call, scratch, rows.block, run);
       multiply<false>(run.length, rows.vectors, v, grad_columns, lanes, ds + int64_t{run.place} * lanes, lanes, value_width);
     }
     score_gradients(rows, state, chunk.count, p, ds, slope);
     for (int r = 0; r < chunk.num_runs; ++r) {
       const Run& run = rows.walk.runs[chunk.first_run + r];
       const float *p_run = p + int64_t{run.place} * lanes, *ds_run = ds + int64_t{run.place} * lanes;
-      const Operand k = float_rows(call.k, batch, rows.block.group, run.key, run.length, key_width, key_room);
+      const Operand k = keys_of(call, scratch, rows.block, run);
       multiply<true>(key_width, rows.vectors, {k.data, 1, k.row}, ds_run, lanes, grad_query, lanes, run.length);
       multiply<true>(run.length, static_cast<int>(padded(key_width) / W), {ds_run, lanes, 1}, query_rows,
                      padded(key_width), call.grad_k.at<float>(batch, head, run.key), padded(key_width), rows.block.rows);

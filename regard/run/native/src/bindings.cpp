@@ -72,6 +72,7 @@ NB_MODULE(_core, m) {
       .def_rw("q", &OwnedCall::q)
       .def_rw("k", &OwnedCall::k)
       .def_rw("v", &OwnedCall::v)
+      .def_rw("block_table", &OwnedCall::block_table)
       .def_rw("out", &OwnedCall::out)
       .def_rw("row_max", &OwnedCall::row_max)
       .def_rw("row_log_sum", &OwnedCall::row_log_sum)

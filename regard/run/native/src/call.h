@@ -47,6 +47,9 @@ struct Statistic {
 
 struct Call {
   View q, k, v, out;  // [B,H,Tq,Dk], [B,G,Tk,Dk], [B,G,Tk,Dv], [B,H,Tq,Dv]; out absent: observe only
+  // If present, i32 [B,pages], k and v are pages: [pages,G,Dk,size] and [pages,G,size,Dv], and num_slots is Tk.
+  View block_table;
+  int64_t num_slots = 0;
   View row_max, row_log_sum;              // f32 [B,H,Tq]
   View query_positions, key_positions;    // i64 [B,Tq], [B,Tk]
   View start, stop;                       // i32 [B,H,Tq,R], strides 0 where shared
@@ -66,7 +69,7 @@ struct Call {
   REGARD_INLINE int64_t heads() const { return q.shape[1]; }
   REGARD_INLINE int64_t queries() const { return q.shape[2]; }
   REGARD_INLINE int64_t groups() const { return k.shape[1]; }
-  REGARD_INLINE int64_t keys() const { return k.shape[2]; }
+  REGARD_INLINE int64_t keys() const { return block_table ? num_slots : k.shape[2]; }
   REGARD_INLINE int64_t key_width() const { return q.shape[3]; }
   REGARD_INLINE int64_t value_width() const { return out ? out.shape[3] : 0; }
 };

@@ -9,6 +9,7 @@
 #pragma once
 #include "paged.h"
 #include "rowstate.h"
+#include "widen.h"
 
 namespace regard::REGARD_ISA {
 
@@ -28,19 +29,19 @@ struct Piece {  // tokens begin … end-1, which are those of whole pages but at
 };
 
 // scores[n][token in piece's pages] for N heads; query: [heads][Dk], already scaled.
-template <int N>
+template <int N, class Stored>
 REGARD_STEP void score_pages(const Piece& piece, const float* query, float* scores) {
   const Decode& call = piece.call;
   const int64_t width = call.key_width(), size = call.page_size();
   for (int64_t page = 0; page < piece.num_pages(); ++page) {
-    const float* keys = call.key_pages.at<const float>(piece.at(piece.first_page() + page), piece.group);
-    const float* ahead = call.key_pages.at<const float>(piece.at(piece.first_page() + page + PAGES_AHEAD), piece.group);
+    const Stored* keys = call.key_pages.at<const Stored>(piece.at(piece.first_page() + page), piece.group);
+    const Stored* ahead = call.key_pages.at<const Stored>(piece.at(piece.first_page() + page + PAGES_AHEAD), piece.group);
     for (int64_t t = 0; t < size; t += W) {
       vf sum[N];
       for (int n = 0; n < N; ++n) sum[n] = zero();
       for (int64_t d = 0; d < width; ++d) {
         __builtin_prefetch(ahead + d * size + t);
-        const vf k = load(keys + d * size + t);
+        const vf k = load_widened(keys + d * size + t);
 #pragma GCC unroll 4
         for (int n = 0; n < N; ++n) sum[n] = fma(splat(query[n * width + d]), k, sum[n]);
       }
@@ -50,7 +51,7 @@ REGARD_STEP void score_pages(const Piece& piece, const float* query, float* scor
 }
 
 // out[n][d] += Σ_t e[n][t] v[t][d] for N heads and M vectors of d. Only tokens of the piece are read.
-template <int N, int M>
+template <int N, int M, class Stored>
 REGARD_STEP void mix_pages(const Piece& piece, const float* e, float* out, int64_t out_row, int64_t d) {
   const Decode& call = piece.call;
   const int64_t size = call.page_size(), width = call.value_width();
@@ -63,14 +64,14 @@ REGARD_STEP void mix_pages(const Piece& piece, const float* e, float* out, int64
     const int64_t first = (piece.first_page() + page) * size;
     const int64_t from = piece.begin > first ? piece.begin - first : 0;
     const int64_t to = piece.end - first < size ? piece.end - first : size;
-    const float* values = call.value_pages.at<const float>(piece.at(piece.first_page() + page), piece.group) + d;
-    const float* ahead = call.value_pages.at<const float>(piece.at(piece.first_page() + page + PAGES_AHEAD), piece.group) + d;
+    const Stored* values = call.value_pages.at<const Stored>(piece.at(piece.first_page() + page), piece.group) + d;
+    const Stored* ahead = call.value_pages.at<const Stored>(piece.at(piece.first_page() + page + PAGES_AHEAD), piece.group) + d;
     const float* weight = e + page * size;
     for (int64_t t = from; t < to; ++t) {
 #pragma GCC unroll 4
       for (int m = 0; m < M; ++m) {
         __builtin_prefetch(ahead + t * width + m * W);
-        const vf v = load(values + t * width + m * W);
+        const vf v = load_widened(values + t * width + m * W);
 #pragma GCC unroll 4
         for (int n = 0; n < N; ++n) sum[n][m] = fma(splat(weight[n * PIECE_TOKENS + t]), v, sum[n][m]);
       }
@@ -83,24 +84,25 @@ REGARD_STEP void mix_pages(const Piece& piece, const float* e, float* out, int64
 }
 
 // The columns of a value that are no whole vector.
+template <class Stored>
 static void mix_rest(const Piece& piece, int heads, const float* e, float* out, int64_t out_row, int64_t d) {
   const Decode& call = piece.call;
   const int64_t size = call.page_size();
   for (int64_t token = piece.begin; token < piece.end; ++token) {
-    const float* value = call.value_pages.at<const float>(piece.at(token / size), piece.group, token % size);
+    const Stored* value = call.value_pages.at<const Stored>(piece.at(token / size), piece.group, token % size);
     for (int n = 0; n < heads; ++n)
       for (int64_t i = d; i < call.value_width(); ++i)
-        out[n * out_row + i] += e[n * PIECE_TOKENS + token - piece.first_page() * size] * value[i];
+        out[n * out_row + i] += e[n * PIECE_TOKENS + token - piece.first_page() * size] * widened(value[i]);
   }
 }
 
-template <int N>
+template <int N, class Stored>
 static void mix_heads(const Piece& piece, const float* e, float* out, int64_t out_row) {
   int64_t d = 0;
   const int64_t width = piece.call.value_width();
-  for (; d + 4 * W <= width; d += 4 * W) mix_pages<N, 4>(piece, e, out, out_row, d);
-  for (; d + W <= width; d += W) mix_pages<N, 1>(piece, e, out, out_row, d);
-  if (d < width) mix_rest(piece, N, e, out, out_row, d);
+  for (; d + 4 * W <= width; d += 4 * W) mix_pages<N, 4, Stored>(piece, e, out, out_row, d);
+  for (; d + W <= width; d += W) mix_pages<N, 1, Stored>(piece, e, out, out_row, d);
+  if (d < width) mix_rest<Stored>(piece, N, e, out, out_row, d);
 }
 
 struct HeadState {
@@ -131,8 +133,8 @@ static void absorb(const Piece& piece, float* scores, HeadState& state, float* o
 }
 
 // parts: per head m, l, o.
-static void decode(const Decode& call, int64_t sequence, int64_t group, int64_t begin, int64_t end, float* parts) {
-  const FlushTiny flush;
+template <class Stored>
+static void decode_stored(const Decode& call, int64_t sequence, int64_t group, int64_t begin, int64_t end, float* parts) {
   Scratch& scratch = Scratch::mine();
   const int64_t shared = call.shared(), width = call.key_width(), floats = call.part_floats();
   float* query = scratch.floats(Scratch::query, static_cast<size_t>(shared * width));
@@ -152,17 +154,17 @@ static void decode(const Decode& call, int64_t sequence, int64_t group, int64_t 
       float* out = parts + h * floats + 2;
       const int heads = static_cast<int>(shared - h < 4 ? shared - h : 4);
       switch (heads) {
-        case 1: score_pages<1>(piece, query + h * width, s); break;
-        case 2: score_pages<2>(piece, query + h * width, s); break;
-        case 3: score_pages<3>(piece, query + h * width, s); break;
-        default: score_pages<4>(piece, query + h * width, s);
+        case 1: score_pages<1, Stored>(piece, query + h * width, s); break;
+        case 2: score_pages<2, Stored>(piece, query + h * width, s); break;
+        case 3: score_pages<3, Stored>(piece, query + h * width, s); break;
+        default: score_pages<4, Stored>(piece, query + h * width, s);
       }
       for (int n = 0; n < heads; ++n) absorb(piece, s + n * PIECE_TOKENS, state[h + n], out + n * floats);
       switch (heads) {
-        case 1: mix_heads<1>(piece, s, out, floats); break;
-        case 2: mix_heads<2>(piece, s, out, floats); break;
-        case 3: mix_heads<3>(piece, s, out, floats); break;
-        default: mix_heads<4>(piece, s, out, floats);
+        case 1: mix_heads<1, Stored>(piece, s, out, floats); break;
+        case 2: mix_heads<2, Stored>(piece, s, out, floats); break;
+        case 3: mix_heads<3, Stored>(piece, s, out, floats); break;
+        default: mix_heads<4, Stored>(piece, s, out, floats);
       }
     }
     at = piece.end;
@@ -170,6 +172,15 @@ static void decode(const Decode& call, int64_t sequence, int64_t group, int64_t 
   for (int64_t h = 0; h < shared; ++h) {
     parts[h * floats] = state[h].m;
     parts[h * floats + 1] = static_cast<float>(state[h].l);
+  }
+}
+
+static void decode(const Decode& call, int64_t sequence, int64_t group, int64_t begin, int64_t end, float* parts) {
+  const FlushTiny flush;
+  switch (call.key_pages.type) {
+    case Type::bf16: decode_stored<Bf16>(call, sequence, group, begin, end, parts); break;
+    case Type::f16: decode_stored<F16>(call, sequence, group, begin, end, parts); break;
+    default: decode_stored<float>(call, sequence, group, begin, end, parts);
   }
 }
 

@@ -144,13 +144,20 @@ Call document(const Call& packed, int64_t index, int64_t q0, int64_t q1, int64_t
   Call call = packed;
   for (View* view : {&call.q, &call.out, &call.row_max, &call.row_log_sum, &call.start, &call.stop})
     cut_axis(*view, 2, q0, q1);
-  for (View* view : {&call.k, &call.v, &call.key_scale}) cut_axis(*view, 2, k0, k1);
+  cut_axis(call.key_scale, 2, k0, k1);
+  if (call.block_table) {
+    cut_axis(call.block_table, 0, index, index + 1);
+    call.num_slots = k1 - k0;
+  } else {
+    for (View* view : {&call.k, &call.v}) cut_axis(*view, 2, k0, k1);
+  }
   cut_axis(call.query_positions, 1, q0, q1);
   cut_axis(call.key_positions, 1, k0, k1);
   cut_axis(call.counted, 1, q0, q1);
   for (int i = 0; i < call.num_terms; ++i) {
     terms[i] = packed.terms[i];
     if (terms[i].kind == Term::key_bias) cut_axis(terms[i].tensor, 3, k0, k1);
+    if (terms[i].kind == Term::table) cut_axis(terms[i].tensor, 2, q0, q1);
   }
   for (int i = 0; i < call.num_statistics; ++i) {
     Statistic& s = statistics[i] = packed.statistics[i];
@@ -163,7 +170,7 @@ Call document(const Call& packed, int64_t index, int64_t q0, int64_t q1, int64_t
       cut_axis(s.result, 2, k0, k1);
     } else if (s.kind == Statistic::histogram) {
       cut_axis(s.result, 0, index, index + 1);
-    } else {
+    } else if (s.kind != Statistic::pool) {  // a map is of one document alone
       cut_axis(s.result, 2, q0, q1);
       cut_axis(s.second_result, 2, q0, q1);
     }

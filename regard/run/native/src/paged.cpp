@@ -70,17 +70,31 @@ void decode(const Decode& call, int threads) {
   }
 }
 
-void write_pages(const View& k, const View& v, const View& slots, const View& key_pages, const View& value_pages) {
+namespace {
+
+template <class Stored>
+void write(const View& k, const View& v, const View& slots, const View& key_pages, const View& value_pages) {
   const int64_t tokens = k.shape[0], groups = key_pages.shape[1], key_width = key_pages.shape[2];
   const int64_t page_size = key_pages.shape[3], value_width = value_pages.shape[3];
   for (int64_t t = 0; t < tokens; ++t) {
     const int64_t slot = *slots.at<int64_t>(t), page = slot / page_size, place = slot % page_size;
     for (int64_t g = 0; g < groups; ++g) {
-      const float* key = k.at<float>(t, g);
-      float* to = key_pages.at<float>(page, g, 0, place);
+      const Stored* key = k.at<Stored>(t, g);
+      Stored* to = key_pages.at<Stored>(page, g, 0, place);
       for (int64_t d = 0; d < key_width; ++d) to[d * page_size] = key[d];
-      std::memcpy(value_pages.at<float>(page, g, place), v.at<float>(t, g), sizeof(float) * static_cast<size_t>(value_width));
+      std::memcpy(value_pages.at<Stored>(page, g, place), v.at<Stored>(t, g),
+                  sizeof(Stored) * static_cast<size_t>(value_width));
     }
+  }
+}
+
+}  // namespace
+
+void write_pages(const View& k, const View& v, const View& slots, const View& key_pages, const View& value_pages) {
+  if (key_pages.type == Type::f32) {
+    write<uint32_t>(k, v, slots, key_pages, value_pages);
+  } else {
+    write<uint16_t>(k, v, slots, key_pages, value_pages);
   }
 }
 

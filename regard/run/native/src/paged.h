@@ -13,7 +13,7 @@ constexpr int PIECE_TOKENS = 256;       // walked together; a multiple of any pa
 struct Decode {
   View q, out;                 // f32 [S,H,Dk], [S,H,Dv]
   View row_max, row_log_sum;   // f32 [S,H]
-  View key_pages, value_pages; // f32
+  View key_pages, value_pages; // f32, bf16 or f16, both the same
   View block_table, lengths;   // i32 [S,pages], [S]
   View starts;                 // i32 [S]: the first visible token, or absent
   View sink;                   // f32 [H] or absent
@@ -31,7 +31,7 @@ struct Decode {
 
 void decode(const Decode& call, int threads);
 
-// Puts tokens into pages: k [T,G,Dk], v [T,G,Dv] f32; slots i64 [T], page · page_size + place.
+// Puts tokens into pages of their type: k [T,G,Dk], v [T,G,Dv]; slots i64 [T], page · page_size + place.
 void write_pages(const View& k, const View& v, const View& slots, const View& key_pages, const View& value_pages);
 
 }  // namespace regard

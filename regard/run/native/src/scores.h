@@ -1,10 +1,8 @@
 // The scores of one chunk of keys for one block of rows, laid out [key][row]: rows are lanes, so everything that
 // softmax and statistics do per row is a plain vector operation.
 #pragma once
-#include "scratch.h"
+#include "keys.h"
 #include "tile.h"
-#include "walk.h"
-#include "widen.h"
 
 namespace regard::REGARD_ISA {
 
@@ -261,10 +259,9 @@ static void multiply_slope(const Term& term, const float* scores, int count, flo
 REGARD_STEP void score_chunk(Rows& rows, const Chunk& chunk, const Keys& keys, float* scores, float* slope = nullptr) {
   const Call& call = rows.call;
   const int64_t width = call.key_width();
-  float* room = call.k.type == Type::f32 ? nullptr : rows.scratch.floats(Scratch::keys, CHUNK * width);
   for (int r = 0; r < chunk.num_runs; ++r) {
     const Run& run = rows.walk.runs[chunk.first_run + r];
-    const Operand k = float_rows(call.k, rows.block.batch, rows.block.group, run.key, run.length, width, room);
+    const Operand k = keys_of(call, rows.scratch, rows.block, run);
     multiply<false>(run.length, rows.vectors, k, rows.query, rows.lanes, scores + int64_t{run.place} * rows.lanes,
                     rows.lanes, width);
   }

@@ -1,6 +1,6 @@
 // Reading stored numbers as float32: bfloat16 and float16 are widened on the way in and rounded on the way out.
 #pragma once
-#include "simd.h"
+#include "tile.h"
 
 namespace regard::REGARD_ISA {
 
@@ -27,8 +27,8 @@ REGARD_INLINE uint16_t to_bf16(float x) {  // to nearest, ties to even; NaN stay
 REGARD_INLINE float from_f16(uint16_t x) {
   const uint32_t sign = static_cast<uint32_t>(x & 0x8000) << 16, rest = x & 0x7fff;
   if (rest >= 0x7c00) return bits_to_float(sign | 0x7f800000 | (rest & 0x3ff) << 13);  // infinity, NaN
-  // Shifted into place the exponent is 112 too small; the product repairs it, subnormals included.
-  return bits_to_float(sign | float_to_bits(bits_to_float(rest << 13) * 0x1p112f));
+  if (rest < 0x400) return bits_to_float(sign | float_to_bits(static_cast<float>(rest) * 0x1p-24f));  // subnormal
+  return bits_to_float(sign | ((rest << 13) + (112u << 23)));
 }
 
 REGARD_INLINE uint16_t to_f16(float x) {  // to nearest, ties to even
@@ -40,6 +40,49 @@ REGARD_INLINE uint16_t to_f16(float x) {  // to nearest, ties to even
   }
   return static_cast<uint16_t>(sign | ((size - 0x38000000 + 0xfff + (size >> 13 & 1)) >> 13));
 }
+
+// A stored number of two bytes, by its kind.
+struct Bf16 {
+  uint16_t bits;
+};
+struct F16 {
+  uint16_t bits;
+};
+
+REGARD_INLINE float widened(float x) { return x; }
+REGARD_INLINE float widened(Bf16 x) { return from_bf16(x.bits); }
+REGARD_INLINE float widened(F16 x) { return from_f16(x.bits); }
+
+// A vector of stored numbers.
+REGARD_INLINE vf load_widened(const float* from) { return load(from); }
+
+template <class Half>
+REGARD_INLINE vf load_one_by_one(const Half* from) {
+  vf x;
+  for (int i = 0; i < W; ++i) x[i] = widened(from[i]);
+  return x;
+}
+
+#if defined(__AVX512F__)
+REGARD_INLINE vf load_widened(const Bf16* from) {
+  const __m512i bits = _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(from)));
+  return reinterpret_cast<vf>(_mm512_slli_epi32(bits, 16));
+}
+REGARD_INLINE vf load_widened(const F16* from) {
+  return reinterpret_cast<vf>(_mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(from))));
+}
+#elif defined(__AVX2__)
+REGARD_INLINE vf load_widened(const Bf16* from) {
+  const __m256i bits = _mm256_cvtepu16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from)));
+  return reinterpret_cast<vf>(_mm256_slli_epi32(bits, 16));
+}
+REGARD_INLINE vf load_widened(const F16* from) {
+  return reinterpret_cast<vf>(_mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from))));
+}
+#else
+REGARD_INLINE vf load_widened(const Bf16* from) { return load_one_by_one(from); }
+REGARD_INLINE vf load_widened(const F16* from) { return load_one_by_one(from); }
+#endif
 
 static void widen(const void* from, Type type, int64_t count, float* to) {
   const uint16_t* half = static_cast<const uint16_t*>(from);

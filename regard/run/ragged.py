@@ -1,0 +1,79 @@
+"""Attention of documents that lie side by side in one packed tensor, each within itself, by the native core."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from regard import core
+from regard.ranges import Ranges
+from regard.run.layout import Ragged
+from regard.run.native import calls
+from regard.run.output import Output
+
+
+def ragged(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor | None,
+    layout: Ragged,
+    *,
+    terms: tuple[core.Term, ...] | None = None,
+    ranges: Ranges | None = None,
+    softmax: core.Softmax | None = None,
+    watch: core.Watch | None = None,
+    output: bool = True,
+) -> Output:
+    """Attention of every document within itself, by the native core, in one go.
+
+    q [Tq,H,Dk], k [Tk,G,Dk], v [Tk,G,Dv], tokens of all documents. terms: default Dot(1/√Dk). ranges: [1, H or 1,
+    Tq, R] in each document's own key slots, default `layout.causal()`; so are the columns of a Table. Positions are
+    `layout.positions()`. What a watch says per token is packed likewise, [1, tokens]. Gives out [Tq,H,Dv], rows
+    [H,Tq], columns [H,Tk], top-k [H,Tq,k] and histograms [S,H,bins].
+    """
+    query_positions, key_positions = layout.positions()
+    if len(query_positions) != q.shape[0] or len(key_positions) != k.shape[0]:
+        raise ValueError(
+            f"the layout holds {len(query_positions)} queries and {len(key_positions)} keys, the tensors "
+            f"{q.shape[0]} and {k.shape[0]}"
+        )
+    plan = core.Plan(
+        q.transpose(0, 1)[None],
+        k.transpose(0, 1)[None],
+        None if v is None else v.transpose(0, 1)[None],
+        query_positions[None],
+        key_positions[None],
+        terms or (core.Dot(q.shape[-1] ** -0.5),),
+        ranges or layout.causal(),
+        softmax or core.Softmax(),
+    )
+    reason = refuses_ragged(plan, layout, watch, output and calls.wants_grad(plan))
+    if reason is not None:
+        raise ValueError(f"the native core cannot run this on documents: {reason}")
+    documents = calls.Documents(layout.cu_query.tolist(), layout.cu_key.tolist())
+    return without_batch(calls.walk(plan, watch, output, documents), watch)
+
+
+def refuses_ragged(
+    plan: core.Plan, layout: Ragged, watch: core.Watch | None = None, needs_grad: bool = False
+) -> str | None:
+    """Why packed documents cannot be run so; None if they can."""
+    longest = layout.longest_key()
+    for term in plan.terms:
+        if isinstance(term, core.Table) and term.bias.shape[-1] < longest:
+            return f"Table: has {term.bias.shape[-1]} columns, and the longest document {longest} keys"
+    if layout.num_documents > 1 and watch is not None and any(isinstance(s, core.Pool) for s in watch.statistics):
+        return "Pool: a map of several documents has no one shape; watch them one by one"
+    if needs_grad:
+        return "gradients: packed documents have no backward"
+    return calls.refusal(plan, watch, needs_grad)
+
+
+def without_batch(found: Output, watch: core.Watch | None) -> Output:
+    """The same with packed tokens: out [Tq,H,Dv], and the leading 1 of all but histograms gone."""
+    statistics = tuple(
+        tuple(t[0] for t in s) if isinstance(s, tuple) else s if isinstance(w, core.DistanceHistogram) else s[0]
+        for s, w in zip(found.statistics, () if watch is None else watch.statistics, strict=True)
+    )
+    assert found.row_max is not None and found.row_log_sum is not None
+    out = None if found.out is None else found.out[0].transpose(0, 1)
+    return Output(out, found.row_max[0], found.row_log_sum[0], statistics)
