@@ -17,7 +17,8 @@ from torch import Tensor
 
 from regard import core
 from regard.ranges import Ranges
-from regard.run.native import calls
+from regard.run.backend import Request, refusal
+from regard.run.native import LIMITS, calls
 from regard.run.native.extension import extension
 from regard.run.output import Output
 
@@ -112,22 +113,12 @@ def ragged(
         ranges or layout.causal(),
         softmax or core.Softmax(),
     )
-    reason = refuses_ragged(plan, watch, output and calls.wants_grad(plan))
+    needs_grad = output and calls.wants_grad(plan)
+    reason = refusal("native", LIMITS, Request(lambda: plan, watch, needs_grad, packed=True))
     if reason is not None:
         raise ValueError(f"the native core cannot run this on documents: {reason}")
     cu = [c.tolist() for c in (layout.cu_query, layout.cu_key)]
     return _without_batch(calls.walk(plan, watch, output, documents=(cu[0], cu[1])), watch)
-
-
-def refuses_ragged(plan: core.Plan, watch: core.Watch | None, needs_grad: bool) -> str | None:
-    """Why packed documents cannot be run so; None if they can."""
-    if any(isinstance(term, core.Table) for term in plan.terms):
-        return "Table: a bias per pair of tokens has no packed form"
-    if watch is not None and any(isinstance(s, core.Pool) for s in watch.statistics):
-        return "Pool: a map of several documents has no one shape; watch them one by one"
-    if needs_grad:
-        return "gradients: packed documents have no backward"
-    return calls.refusal(plan, watch, needs_grad)
 
 
 def _without_batch(found: Output, watch: core.Watch | None) -> Output:

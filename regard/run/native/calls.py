@@ -1,4 +1,4 @@
-"""From a Plan to one native call: what is refused, how tensors are handed over, where results go."""
+"""From a Plan to one native call: how tensors are handed over, where results go."""
 
 from __future__ import annotations
 
@@ -16,85 +16,6 @@ from regard.run.output import Output
 STORED = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
 TYPES = STORED | {torch.int32: 3, torch.int64: 4, torch.float64: 5, torch.uint8: 6, torch.bool: 6}
 NO_CELL = (0, 0, 0)
-POSITION_SPAN = 1 << 30
-ONCE = (core.TopK, core.DistanceHistogram, core.Pool)
-
-
-# ---- what is refused ------------------------------------------------------------------------------------------------
-
-
-def refusal(plan: core.Plan, watch: core.Watch | None, needs_grad: bool) -> str | None:
-    """Which part of this plan or watch the native core cannot compute, and why; None if it can."""
-    return (
-        _refused_tensors(plan)
-        or _refused_terms(plan)
-        or (_refused_watch(watch) if watch is not None else None)
-        or (_refused_positions(plan, watch) if _reads_positions(plan, watch) else None)
-        or (_refused_grad(plan) if needs_grad else None)
-    )
-
-
-def _refused_tensors(plan: core.Plan) -> str | None:
-    for name, tensor in (("q", plan.q), ("k", plan.k), ("v", plan.v)):
-        if tensor is None:
-            continue
-        if tensor.device.type != "cpu":
-            return f"{name}: lies on {tensor.device}, and the native core computes on the CPU"
-        if tensor.dtype not in STORED:
-            return f"{name}: is {tensor.dtype}; float32, bfloat16 and float16 are supported"
-        if tensor.dtype != plan.q.dtype:
-            return f"{name}: is {tensor.dtype} and q {plan.q.dtype}; they must agree"
-        if tensor.stride(-1) != 1 and tensor.shape[-1] > 1:
-            return f"{name}: its last dimension is not contiguous; give {name}.contiguous()"
-    return None
-
-
-def _refused_terms(plan: core.Plan) -> str | None:
-    if not plan.terms or not isinstance(plan.terms[0], core.Dot):
-        return "score: does not begin with Dot"
-    for term in plan.terms[1:]:
-        if isinstance(term, core.Dot):
-            return "Dot: occurs twice; only the first term may be a dot product"
-        if not isinstance(term, core.KeyBias | core.Slope | core.Distance | core.Table | core.Softcap):
-            return f"{type(term).__name__}: is not a score term that the native core knows"
-    return None
-
-
-def _refused_watch(watch: core.Watch) -> str | None:
-    for kind in ONCE:
-        if sum(isinstance(s, kind) for s in watch.statistics) > 1:
-            return f"{kind.__name__}: is watched twice in one call; watch it in two"
-    for wanted in watch.statistics:
-        if isinstance(wanted, core.RowEntropy) and watch.key_scale is not None:
-            return "RowEntropy: is not defined with a key scale"
-        if not isinstance(wanted, core.CoreStatistic):
-            return f"{type(wanted).__name__}: is not a statistic that the native core knows"
-    if sum(isinstance(s, core.RowSum | core.RowMatch | core.RowDistance) for s in watch.statistics) > 61:
-        return "watch: more than 61 sums per row; watch them in several calls"
-    return None
-
-
-def _reads_positions(plan: core.Plan, watch: core.Watch | None) -> bool:
-    watched = () if watch is None else watch.statistics
-    return any(isinstance(t, core.Slope | core.Distance) for t in plan.terms) or any(
-        isinstance(s, core.RowDistance | core.DistanceHistogram) for s in watched
-    )
-
-
-def _refused_positions(plan: core.Plan, watch: core.Watch | None) -> str | None:
-    both = [p for p in (plan.query_positions, plan.key_positions) if p.numel()]
-    if not both:
-        return None
-    if max(int(p.max()) for p in both) - min(int(p.min()) for p in both) >= POSITION_SPAN:
-        return "positions: span 2^30 or more, or the queries' are not known; give query_positions"
-    return None
-
-
-def _refused_grad(plan: core.Plan) -> str | None:
-    tensors = [x for term in plan.terms for x in vars(term).values()] + [plan.softmax.sink]
-    if any(isinstance(t, Tensor) and t.requires_grad for t in tensors):
-        return "gradients: the native core has those of queries, keys and values, not of a score term or sink"
-    return None
 
 
 def wants_grad(plan: core.Plan) -> bool:
