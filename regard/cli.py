@@ -212,10 +212,17 @@ def _verbose(trace: Trace) -> str:
     made = trace.made
     lines = [
         f"output by {made['output']}; statistics by {', '.join(made['watched_by']) or 'nothing'}; {made['dtype']}",
+        *(_passed_over(other) for other in made.get("passed_over", ())),
         *(f"not reached: {name}" for name in made["not_reached"]),
         *sorted({f"left out: {reason}" for layer in trace.layers for reason in layer.undefined.values()}),
     ]
     return "\n".join(lines)
+
+
+def _passed_over(other: dict[str, Any]) -> str:
+    layers = other["layers"]
+    said = ", ".join(layers) if len(layers) < 4 else f"{layers[0]} and {len(layers) - 1} more"
+    return f"{other['what']} of {said} by {other['taken']}, not {other['backend']}: {other['reason']}"
 
 
 def _write(path: Path, traces: list[Trace], stat: str | None, head: tuple[int, int] | None) -> list[Path]:

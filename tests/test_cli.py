@@ -468,3 +468,19 @@ def test_help_needs_nothing_but_the_command(tmp_path: Path) -> None:
     environment = os.environ | {"COLUMNS": "200"}
     ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, env=environment)
     assert ran.returncode == 0 and "--resolution" in ran.stdout and ran.stderr == ""
+
+
+def test_verbose_says_who_computed_and_who_was_passed_over_and_why(
+    models: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    llama = str(models / "llama")
+    shown = run("see", llama, TEXT, "--backend", "strips", "--verbose").out
+    assert "output by strips; statistics by " in shown
+    monkeypatch.setattr("regard.run.native.limits.why_unavailable", lambda: "the native core is not here")
+    shown = run("see", llama, TEXT, "--backend", "auto", "--verbose").out
+    assert "output by sdpa; statistics by strips; float32" in shown
+    layers = "model.layers.0.self_attn, model.layers.1.self_attn"
+    reason = "the native core is not here; native needs its compiled core; everything works without it, slower"
+    assert f"output of {layers} by sdpa, not native: {reason}" in shown
+    assert f"statistics of {layers} by strips, not native: {reason}" in shown
+    assert "passed_over" in run("see", llama, TEXT, "--backend", "auto", "--json").json["made"]

@@ -170,7 +170,7 @@ def _watched(plan: core.Plan, output: bool) -> Any:
     view = View(1, plan.q.shape[1], axis, axis, same_axis=True)
     x = Inputs(plan.q, plan.k, plan.v if output else None, axis.positions, axis.positions, allowed=plan.ranges)
     mechanism: Mechanism = standard_parts("attention", "Vaswani 2017", mask=masks.full())
-    watching = Watching(standard(), native.NATIVE)
+    watching = Watching(standard(), (native.NATIVE,))
     return watching.absorb(mechanism, x, view, slice(0, length), 0, None)
 
 

@@ -20,7 +20,8 @@ from regard.hf.calls import Call, Unsupported, read, swapped
 from regard.hf.kept import Kept
 from regard.hf.modules import Place, output_projection, place_of, value_norms
 from regard.mechanism import Inputs, Mechanism, weight_kind
-from regard.run.choose import attend, fused_observer
+from regard.run.backend import PassedOver
+from regard.run.choose import choose, observers
 from regard.seeing.trace import About, Layer, Trace
 from regard.seeing.watching import Watching
 from regard.statistic import Statistic, View
@@ -70,6 +71,8 @@ class Session:
         self.watched: dict[tuple[int, int], Watched] = {}
         self.called: set[int] = set()
         self.problems: list[str] = []
+        self.output_by: set[str] = set()
+        self._passed_over: dict[PassedOver, set[str]] = {}  # for the output: in which layers
         self._calls: dict[int, int] = {}  # by module, in this forward
         self._rows: dict[str, tuple[str, slice]] = {}  # by stack: the axis and rows of its latest self-attention
         self._forward = 0
@@ -132,14 +135,19 @@ class Session:
         out = None
         if self._watches(place):
             grad = torch.is_grad_enabled() and any(t.requires_grad for t in (query, key, value))
-            together = self.backend in ("auto", "native") and self.heads is None and not grad
+            own = self.backend in ("auto", *(observer.name for observer in observers()))
+            together = own and self.heads is None and not grad
             with _aside(query):
                 out = self._absorb(module, place, _within_seen(call, place), together)
         if out is None:
             if self._depth == 0:
                 self._begin_forward()
             x = self._inputs(place, call, call.v, *self._axes_of(module, place, call))
-            out = attend(call.mechanism, x, self.backend)
+            choice = choose(call.mechanism, x, self.backend)
+            self.output_by.add(choice.taken)
+            for other in choice.passed_over:
+                self._passed_over.setdefault(other, set()).add(place.name)
+            out = choice.run()
         assert out.shape == (query.shape[0], query.shape[1], query.shape[2], value.shape[3])
         return out.to(query.dtype).transpose(1, 2).contiguous()
 
@@ -216,7 +224,7 @@ class Session:
         if outside:
             raise Unsupported(f"layer {place.name} has heads 0 to {num_heads - 1}; head {outside[0]} was asked for")
         kept = Kept() if self.keep else None
-        watched = Watched(place, number, heads, Watching(self.statistics, fused_observer()), kept)
+        watched = Watched(place, number, heads, Watching(self.statistics, observers(self.backend)), kept)
         self.watched[(id(module), number)] = watched
         return watched
 
@@ -343,19 +351,33 @@ class Session:
         )
 
     def _made(self) -> dict[str, Any]:
-        used = sorted({name for watched in self.watched.values() for name in watched.watching.used})
+        every = [watched.watching for watched in self.watched.values()]
+        output_by = self.output_by.union(*(watching.output_by for watching in every))
         return {
             "model_class": type(self.model).__name__,
             "model_type": self.model.config.model_type,
-            "output": "the model's own attention" if self.is_plain else self.backend,
+            "output": "the model's own attention" if self.is_plain else ", ".join(sorted(output_by)) or self.backend,
+            "passed_over": self._all_passed_over(),
             "mechanism": None if self.mechanism is None else self.mechanism.name,
-            "watched_by": used,
+            "watched_by": sorted({name for watching in every for name in watching.used}),
             "dtype": str(self.model.dtype).removeprefix("torch."),
             "device": str(self.model.device),
             "versions": {name: importlib.metadata.version(name) for name in ("torch", "transformers")},
             "not_reached": self.not_reached(),
             "problems": sorted(set(self.problems)),
         }
+
+    def _all_passed_over(self) -> list[dict[str, Any]]:
+        """Every backend that was not taken, for the output or the statistics of which layers, and why. All JSON."""
+        statistics: dict[PassedOver, set[str]] = {}
+        for watched in self.watched.values():
+            for other in watched.watching.passed_over:
+                statistics.setdefault(other, set()).add(watched.place.name)
+        return [
+            {"what": what, **vars(other), "layers": sorted(layers)}
+            for what, found in (("output", self._passed_over), ("statistics", statistics))
+            for other, layers in sorted(found.items())
+        ]
 
     def not_reached(self) -> list[str]:
         """Names of attention-like modules that no call came from."""

@@ -1,23 +1,80 @@
-"""Which backend computes what: one table, for choosing, for `--verbose` and for the docs."""
+"""Which backend computes what: one table, for choosing, for errors, for `--verbose` and for docs/backends.md."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
-from torch.nn.functional import scaled_dot_product_attention
 
 from regard import core
 from regard.errors import UserError
 from regard.mechanism import Inputs, Mechanism, lower, prepared
-from regard.run import native, reference, strips
-from regard.run.native import Native
+from regard.run import native, reference, sdpa, strips
+from regard.run.backend import DENSE, UNWATCHED, Limit, Observer, PassedOver, Request, refusal
 
 
-def fused_observer() -> Native | None:
-    """The backend that reduces weights without handing them out, or None where there is none on this machine."""
-    return native.NATIVE if native.available() else None
+@dataclass(frozen=True, eq=False)
+class Backend:
+    """A row of the table. computes: in a few words, for the docs. limits: all that it does not compute.
+
+    run: output from a mechanism without prepares, its prepared inputs and the call as a Request. observer: the same
+    backend where it also reduces weights in its own walk.
+    """
+
+    computes: str
+    limits: tuple[Limit, ...]
+    run: Callable[[Mechanism, Inputs, Request], Tensor]
+    observer: Observer | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Choice:
+    """The backend that was taken, by name; those that were passed over before it; what runs it."""
+
+    taken: str
+    passed_over: tuple[PassedOver, ...]
+    run: Callable[[], Tensor]
+
+
+def attend(mechanism: Mechanism, x: Inputs, backend: str = "auto") -> Tensor:
+    """Output [B,H,Tq,Dv] in the query's type. backend: "auto" for the first of BACKENDS that computes it, or a name.
+
+    Raises UserError, naming the reason, where a named backend cannot.
+    """
+    return choose(mechanism, x, backend).run().to(x.q.dtype)
+
+
+def choose(mechanism: Mechanism, x: Inputs, backend: str = "auto") -> Choice:
+    """The backend that `attend` would run, and why not an earlier one. Raises as `attend` does."""
+    if backend not in BACKENDS and backend != "auto":
+        raise unknown_backend(backend)
+    plain, ready, request = _asked(mechanism, x, None)
+    reasons: dict[str, str] = {}
+    for name in BACKENDS if backend == "auto" else (backend,):
+        reason = refusal(name, BACKENDS[name].limits, request)
+        if reason is None:
+            passed_over = tuple(PassedOver(other, name, why) for other, why in reasons.items())
+            return Choice(name, passed_over, partial(BACKENDS[name].run, plain, ready, request))
+        reasons[name] = reason
+    raise UserError(f"backend {backend!r} cannot compute {mechanism.name}: {reason}; use backend='auto'")
+
+
+def explain(mechanism: Mechanism, x: Inputs, watch: core.Watch | None = None) -> list[tuple[str, str | None]]:
+    """Every backend in the order in which "auto" tries them, with why it cannot compute this call, or None if it can.
+
+    watch: core statistics to reduce in the same walk.
+    """
+    request = _asked(mechanism, x, watch)[2]
+    return [(name, refusal(name, row.limits, request)) for name, row in BACKENDS.items()]
+
+
+def observers(backend: str = "auto") -> tuple[Observer, ...]:
+    """The backends that reduce weights in their own walk, in the order to try them: if the named one does, it alone."""
+    found = {name: row.observer for name, row in BACKENDS.items() if row.observer is not None}
+    return (found[backend],) if backend in found else tuple(found.values())
 
 
 def unknown_backend(name: str, *more: str) -> UserError:
@@ -25,23 +82,11 @@ def unknown_backend(name: str, *more: str) -> UserError:
     return UserError(f"no backend {name!r}; there are: {', '.join((*more, 'auto', *BACKENDS))}")
 
 
-def attend(mechanism: Mechanism, x: Inputs, backend: str = "auto") -> Tensor:
-    """Output [B,H,Tq,Dv]. backend: "auto" for the fastest that computes the same thing, or a name from BACKENDS.
-
-    Raises ValueError, naming the reason, where a named backend cannot.
-    """
-    if backend not in BACKENDS and backend != "auto":
-        raise unknown_backend(backend)
-    prepared_inputs = of_one_type(prepared(mechanism, x))
-    plain = mechanism.replace(prepare=())
-    needs_grad = torch.is_grad_enabled() and strips.requires_grad(plain, prepared_inputs)
-    for name in BACKENDS if backend == "auto" else (backend,):
-        reason, run = BACKENDS[name](plain, prepared_inputs, needs_grad)
-        if run is not None:
-            return run().to(x.q.dtype)
-        if backend != "auto":
-            raise UserError(f"backend {name!r} cannot compute {mechanism.name}: {reason}; use backend='auto'")
-    raise AssertionError("strips compute every mechanism")
+def _asked(mechanism: Mechanism, x: Inputs, watch: core.Watch | None) -> tuple[Mechanism, Inputs, Request]:
+    """The mechanism without its prepares, its inputs after them, and the two as a request."""
+    ready, plain = of_one_type(prepared(mechanism, x)), mechanism.replace(prepare=())
+    needs_grad = torch.is_grad_enabled() and strips.requires_grad(plain, ready)
+    return plain, ready, Request(lambda: lower(plain, ready), watch, needs_grad)
 
 
 def of_one_type(x: Inputs) -> Inputs:
@@ -55,59 +100,31 @@ def of_one_type(x: Inputs) -> Inputs:
     return x.replace(q=x.q.to(widest), k=x.k.to(widest), v=None if x.v is None else x.v.to(widest))
 
 
-Attempt = tuple[str, Callable[[], Tensor] | None]
+def _strips(mechanism: Mechanism, x: Inputs, request: Request) -> Tensor:
+    out = strips.attend(mechanism, x)
+    assert out is not None
+    return out
 
 
-def _native(mechanism: Mechanism, x: Inputs, needs_grad: bool) -> Attempt:
-    fused = fused_observer()
-    if fused is None:
-        return str(native.why_unavailable()), None
-    plan = lower(mechanism, x)
-    if isinstance(plan, core.Refusal):
-        return str(plan), None
-    reason = fused.refuses(plan, None, needs_grad)
-    return (reason, None) if reason else ("", lambda: native.attention(plan))
+def _reference(mechanism: Mechanism, x: Inputs, request: Request) -> Tensor:
+    out, _ = reference.attend(mechanism, x)
+    if out is None:
+        raise ValueError(f"{mechanism.name} has no output: its weights are the result; ask for regard.weights")
+    return out
 
 
-def _sdpa(mechanism: Mechanism, x: Inputs, needs_grad: bool) -> Attempt:
-    """torch's fused kernels, only where they compute the same thing without an n × n mask or an n² fallback."""
-    plan = lower(mechanism, x)
-    if isinstance(plan, core.Refusal):
-        return str(plan), None
-    if len(plan.terms) > 1 or plan.softmax.sink is not None:
-        return "SDPA's fused kernels take a scaled dot product and a softmax without a sink, nothing else", None
-    scale = plan.terms[0].scale if isinstance(plan.terms[0], core.Dot) else None
-    if not isinstance(scale, float | int) or plan.v is None or plan.v.shape[-1] != plan.q.shape[-1]:
-        return "SDPA's fused kernels need one scale for all heads and values as wide as keys", None
-    causal = plan.ranges.is_square_causal()
-    if not causal and not plan.ranges.is_full():
-        return "SDPA's fused kernels know a full and a square causal mask; others would take an n × n one", None
-    q, k, v, gqa = plan.q, plan.k, plan.v, plan.q.shape[1] != plan.k.shape[1]
-    return "", lambda: scaled_dot_product_attention(q, k, v, is_causal=causal, scale=float(scale), enable_gqa=gqa)
-
-
-def _strips(mechanism: Mechanism, x: Inputs, needs_grad: bool) -> Attempt:
-    def run() -> Tensor:
-        out = strips.attend(mechanism, x)
-        assert out is not None
-        return out
-
-    return "", run
-
-
-def _reference(mechanism: Mechanism, x: Inputs, needs_grad: bool) -> Attempt:
-    def run() -> Tensor:
-        out, _ = reference.attend(mechanism, x)
-        if out is None:
-            raise ValueError(f"{mechanism.name} has no output: its weights are the result; ask for regard.weights")
-        return out.to(x.q.dtype)
-
-    return "", run
-
-
-BACKENDS: dict[str, Callable[[Mechanism, Inputs, bool], Attempt]] = {
-    "native": _native,
-    "sdpa": _sdpa,
-    "strips": _strips,
-    "reference": _reference,
+BACKENDS: dict[str, Backend] = {
+    "native": Backend(
+        "the closed core in C++ on the CPU, with its statistics in the same walk",
+        native.LIMITS,
+        lambda mechanism, x, request: native.attention(request.plan),
+        native.NATIVE,
+    ),
+    "sdpa": Backend(
+        "a scaled dot product by torch's fused kernels",
+        sdpa.LIMITS,
+        lambda mechanism, x, request: sdpa.attention(request.plan),
+    ),
+    "strips": Backend("everything in torch, rows by rows, without an n × n matrix", (DENSE,), _strips),
+    "reference": Backend("everything in torch, densely; it defines the answer", (UNWATCHED, DENSE), _reference),
 }

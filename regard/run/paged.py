@@ -11,7 +11,7 @@ from regard.run.layout import PAGE_SIZES, Paged
 from regard.run.native import calls
 from regard.run.native.extension import extension
 from regard.run.output import Output
-from regard.run.ragged import refuses_ragged, without_batch
+from regard.run.ragged import documents_run
 
 
 def new_pages(
@@ -95,7 +95,7 @@ def paged(
     _check_query(q, key_pages, layout, documents.cu_query)
     query_positions, key_positions = documents.positions()
     (_, groups, width, _), value_width = key_pages.shape, value_pages.shape[3]
-    k, v = (torch.empty(1, groups, len(key_positions), d, device="meta") for d in (width, value_width))
+    k, v = (q.new_empty(d).expand(1, groups, len(key_positions), d) for d in (width, value_width))  # shapes alone
     plan = core.Plan(
         q.transpose(0, 1)[None],
         k,
@@ -106,13 +106,11 @@ def paged(
         ranges or documents.causal(),
         softmax or core.Softmax(),
     )
-    reason = refuses_ragged(plan, documents, watch, output and calls.wants_grad(plan))
-    if reason is not None:
-        raise ValueError(f"the native core cannot run this on pages: {reason}")
     check_table(layout, key_pages.shape[0])
     pages = (key_pages, value_pages, layout.block_table.int().contiguous())
-    found = calls.Documents(documents.cu_query.tolist(), documents.cu_key.tolist(), pages)
-    return without_batch(calls.walk(plan, watch, output, found), watch)
+    return documents_run(
+        plan, watch, output, calls.Documents(documents.cu_query.tolist(), documents.cu_key.tolist(), pages)
+    )
 
 
 def _check_query(q: Tensor, key_pages: Tensor, layout: Paged, cu_query: Tensor) -> None:

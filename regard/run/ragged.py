@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from torch import Tensor
 
 from regard import core
 from regard.ranges import Ranges
+from regard.run.backend import Request, refusal
 from regard.run.layout import Ragged
-from regard.run.native import calls
+from regard.run.native import LIMITS, calls
 from regard.run.output import Output
 
 
@@ -46,29 +49,24 @@ def ragged(
         ranges or layout.causal(),
         softmax or core.Softmax(),
     )
-    reason = refuses_ragged(plan, layout, watch, output and calls.wants_grad(plan))
-    if reason is not None:
-        raise ValueError(f"the native core cannot run this on documents: {reason}")
-    documents = calls.Documents(layout.cu_query.tolist(), layout.cu_key.tolist())
-    return without_batch(calls.walk(plan, watch, output, documents), watch)
+    return documents_run(plan, watch, output, calls.Documents(layout.cu_query.tolist(), layout.cu_key.tolist()))
 
 
-def refuses_ragged(
-    plan: core.Plan, layout: Ragged, watch: core.Watch | None = None, needs_grad: bool = False
-) -> str | None:
-    """Why packed documents cannot be run so; None if they can."""
-    longest = layout.longest_key()
+def documents_run(plan: core.Plan, watch: core.Watch | None, output: bool, documents: calls.Documents) -> Output:
+    """A plan of packed tokens, checked and walked; its results without the batch of one. Raises ValueError."""
+    longest = max((b - a for a, b in pairwise(documents.cu_key)), default=0)
     for term in plan.terms:
         if isinstance(term, core.Table) and term.bias.shape[-1] < longest:
-            return f"Table: has {term.bias.shape[-1]} columns, and the longest document {longest} keys"
-    if layout.num_documents > 1 and watch is not None and any(isinstance(s, core.Pool) for s in watch.statistics):
-        return "Pool: a map of several documents has no one shape; watch them one by one"
-    if needs_grad:
-        return "gradients: packed documents have no backward"
-    return calls.refusal(plan, watch, needs_grad)
+            raise ValueError(f"Table has {term.bias.shape[-1]} columns, and the longest document {longest} keys")
+    needs_grad = output and calls.wants_grad(plan)
+    request = Request(lambda: plan, watch, needs_grad, len(documents.cu_key) - 1)
+    reason = refusal("native", LIMITS, request)
+    if reason is not None:
+        raise ValueError(f"the native core cannot run this on documents: {reason}")
+    return _without_batch(calls.walk(plan, watch, output, documents), watch)
 
 
-def without_batch(found: Output, watch: core.Watch | None) -> Output:
+def _without_batch(found: Output, watch: core.Watch | None) -> Output:
     """The same with packed tokens: out [Tq,H,Dv], and the leading 1 of all but histograms gone."""
     statistics = tuple(
         tuple(t[0] for t in s) if isinstance(s, tuple) else s if isinstance(w, core.DistanceHistogram) else s[0]

@@ -6,9 +6,8 @@ random number and computes its own row maxima and sums.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -17,31 +16,25 @@ from regard import core
 from regard.mechanism import Inputs, Mechanism, lower, prepared
 from regard.ranges import Ranges
 from regard.run import strips
-from regard.run.output import Output
+from regard.run.backend import Observer, PassedOver
 from regard.seeing.statistics import Overview, cells
 from regard.statistic import Block, State, Statistic, View
 
 
-class Observer(Protocol):
-    """A fast backend that can reduce weights without handing them out."""
-
-    @property
-    def name(self) -> str: ...
-
-    def refuses(self, plan: core.Plan, watch: core.Watch | None, needs_grad: bool) -> str | None: ...
-
-    def run(self, plan: core.Plan, watch: core.Watch | None = None, output: bool = True) -> Output: ...
-
-
 @dataclass(eq=False)
 class Watching:
-    """The live states of one layer's statistics; `fused` is the backend to try before strips, or None."""
+    """The live states of one layer's statistics; `fused` are the backends to try, in turn, before strips.
+
+    used: who reduced weights; output_by: who also made an output; passed_over: who did not, and why.
+    """
 
     statistics: Sequence[Statistic]
-    fused: Observer | None = None
+    fused: Sequence[Observer] = ()
     states: dict[str, State] = field(default_factory=dict)
     undefined: dict[str, str] = field(default_factory=dict)
     used: set[str] = field(default_factory=set)
+    output_by: set[str] = field(default_factory=set)
+    passed_over: set[PassedOver] = field(default_factory=set)
 
     @torch.no_grad()
     def absorb(
@@ -86,32 +79,54 @@ class Watching:
         scale: Tensor | None,
         wanted: list[Statistic],
     ) -> tuple[list[Statistic], Tensor | None]:
-        """Reduce on the fused backend what it can; the statistics that are left for strips, and the output if made."""
-        if self.fused is None or first_key != 0 or x.k.shape[2] != view.key.length:
-            return wanted, None
+        """Reduce on a fused backend what it can; the statistics that are left for strips, and the output if made."""
         asked = [(s, records) for s in wanted if (records := s.core(view, rows)) is not None]
-        plan = lower(mechanism, x) if asked else None
-        if not asked or not isinstance(plan, core.Plan):
+        for statistic in wanted:
+            if statistic not in [s for s, _ in asked]:
+                self._left_to_strips(f"{statistic.label}: is a statistic with no form in the core vocabulary")
+        if not asked or not self.fused:
             return wanted, None
-        records, places = _without_repeats([record for _, group in asked for record in group])
+        if first_key != 0 or x.k.shape[2] != view.key.length:
+            self._left_to_strips("keys: are a part of their axis, and weights are reduced along all of it")
+            return wanted, None
+        plan = lower(mechanism, x)
+        if isinstance(plan, core.Refusal):
+            self._left_to_strips(str(plan))
+            return wanted, None
+        records, places = _without_repeats([group for _, group in asked])
         watch = core.Watch(records, scale, view.query.valid[:, rows])
-        if self.fused.refuses(plan, watch, False) is not None:
+        fused = self._first_that_can(plan, watch)
+        if fused is None:
             return wanted, None
-        result = self.fused.run(plan, watch, output=plan.v is not None)
-        found = result.statistics
-        self.used.add(self.fused.name)
-        at = 0
-        for statistic, group in asked:
-            results: list[Any] = [found[place] for place in places[at : at + len(group)]]
-            at += len(group)
+        result = fused.run(plan, watch, output=plan.v is not None)
+        self.used.add(fused.name)
+        self.output_by |= set() if result.out is None else {fused.name}
+        results = [tuple(result.statistics[place] for place in group) for group in places]
+        for (statistic, group), found in zip(asked, results, strict=True):
             if isinstance(statistic, Overview):
-                record = group[0]
-                assert isinstance(record, core.Pool)
-                results.append(allowed_per_cell(plan.ranges, watch.counted, record, x.q.shape[0]))
+                assert isinstance(group[0], core.Pool)
+                found = (*found, allowed_per_cell(plan.ranges, watch.counted, group[0], x.q.shape[0]))
             label = statistic.label
-            self.states[label] = statistic.place(self.states[label], tuple(results), view, rows)
+            self.states[label] = statistic.place(self.states[label], found, view, rows)
         done = {statistic.label for statistic, _ in asked}
         return [s for s in wanted if s.label not in done], result.out
+
+    def _first_that_can(self, plan: core.Plan, watch: core.Watch) -> Observer | None:
+        reasons: dict[str, str] = {}
+        for fused in self.fused:
+            reason = fused.refuses(plan, watch, False)
+            if reason is None:
+                self._note(fused.name, reasons)
+                return fused
+            reasons[fused.name] = reason
+        self._note("strips", reasons)
+        return None
+
+    def _left_to_strips(self, reason: str) -> None:
+        self._note("strips", {fused.name: reason for fused in self.fused})
+
+    def _note(self, taken: str, reasons: Mapping[str, str]) -> None:
+        self.passed_over |= {PassedOver(name, taken, reason) for name, reason in reasons.items()}
 
     def _absorb_strips(
         self,
@@ -152,16 +167,18 @@ class Watching:
 
 
 def _without_repeats(
-    records: list[core.CoreStatistic],
-) -> tuple[tuple[core.CoreStatistic, ...], list[int]]:
-    """The distinct records, and where each of the given ones is among them (those without data are shared)."""
+    groups: list[tuple[core.CoreStatistic, ...]],
+) -> tuple[tuple[core.CoreStatistic, ...], list[list[int]]]:
+    """The distinct records, and where each group's are among them (those without data are shared)."""
     kept: list[core.CoreStatistic] = []
-    places = []
-    for record in records:
-        same = [i for i, other in enumerate(kept) if type(other) is type(record) and not vars(record)]
-        if not same:
-            kept.append(record)
-        places.append(same[0] if same else len(kept) - 1)
+    places: list[list[int]] = []
+    for group in groups:
+        places.append([])
+        for record in group:
+            same = [i for i, other in enumerate(kept) if type(other) is type(record) and not vars(record)]
+            if not same:
+                kept.append(record)
+            places[-1].append(same[0] if same else len(kept) - 1)
     return tuple(kept), places
 
 

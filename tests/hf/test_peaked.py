@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import pytest
 import torch
 from torch import Tensor
@@ -12,6 +10,7 @@ from regard.hf import session
 from regard.hf.attach import attach
 from regard.hf.kept import Kept
 from regard.parts.scores import Dot, Softcap
+from regard.run import native
 from regard.seeing.statistics import Entropy, Maximum, Overview, Received, TopK
 from tests.hf.models import BY_NAME, feed
 
@@ -42,11 +41,10 @@ def truth(kept: Kept) -> tuple[Tensor, Tensor]:
 def test_peaked_weights_stay_within_the_bound(
     name: str, std: float, fused: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    available: Callable[[], object] = session.fused_observer
-    if fused and available() is None:
+    if fused and not native.available():
         pytest.skip("this installation has no native core")
     if not fused:
-        monkeypatch.setattr(session, "fused_observer", lambda: None)
+        monkeypatch.setattr(session, "observers", lambda *names: ())
     case = BY_NAME[name]
     model = case.build(std=std)
     watch = [Overview(), Entropy(), Maximum(), Received(), TopK()]

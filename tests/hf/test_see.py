@@ -9,6 +9,7 @@ import torch
 
 import regard
 from regard.hf.load import Loaded
+from regard.run import native
 from regard.seeing.statistics import Maximum
 from tests.hf.models import BY_NAME, feed
 
@@ -94,3 +95,47 @@ def test_a_tower_with_more_layers_than_the_text_model_can_be_named() -> None:
     with regard.attach(model, layers=[1]) as trace, torch.no_grad():
         model(**feed(BY_NAME["whisper"]))
     assert {layer.index for layer in trace.layers} == {1}
+
+
+# ---- nothing falls back in silence ----------------------------------------------------------------------------------
+
+
+def made(backend: str, mechanism: str | None, *watch: Any) -> dict[str, Any]:
+    case = BY_NAME["gpt2"]
+    model, given = case.build(), feed(case, batch=1, length=9)
+    with torch.no_grad(), regard.attach(model, watch or None, backend=backend, mechanism=mechanism) as trace:
+        model(**given)
+    return trace.made
+
+
+def test_a_backend_that_was_passed_over_is_named_with_its_reason() -> None:
+    found = made("auto", "sigmoid")
+    assert found["output"] == "strips" and found["watched_by"] == ["strips"]
+    said = {(other["what"], other["backend"], other["taken"], other["reason"]) for other in found["passed_over"]}
+    expected = "Sigmoid: is not a softmax" if native.available() else native.why_unavailable()
+    assert {other[:3] for other in said} == {
+        ("output", "native", "strips"),
+        ("output", "sdpa", "strips"),
+        ("statistics", "native", "strips"),
+    }
+    assert all(str(expected) in reason or backend == "sdpa" for _, backend, _, reason in said)
+    assert all(other["layers"] == ["transformer.h.0.attn", "transformer.h.1.attn"] for other in found["passed_over"])
+
+
+def test_a_statistic_without_a_core_form_says_that_strips_reduced_it() -> None:
+    class Own(Maximum):
+        def core(self, view: Any, rows: slice) -> None:  # type: ignore[override]
+            return None
+
+    found = made("model", None, Own())
+    assert found["output"] == "the model's own attention" and found["watched_by"] == ["strips"]
+    [said] = found["passed_over"]
+    assert said["reason"] == "max: is a statistic with no form in the core vocabulary"
+
+
+@pytest.mark.skipif(not native.available(), reason=str(native.why_unavailable()))
+def test_nothing_is_said_where_the_first_backend_was_taken() -> None:
+    for backend in ("auto", "native"):
+        found = made(backend, None)
+        assert (found["output"], found["watched_by"], found["passed_over"]) == ("native", ["native"], [])
+    assert made("sdpa", "causal", Maximum())["output"] == "sdpa"

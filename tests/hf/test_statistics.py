@@ -9,6 +9,7 @@ import torch
 
 from regard.hf import session
 from regard.hf.attach import attach
+from regard.run import native
 from regard.seeing.statistics import standard
 from tests.hf.models import CASES, Case, eager_attentions, feed
 from tests.seeing.dense import dense_overview, dense_statistics
@@ -20,8 +21,8 @@ PATHS = ["fused", "strips"]
 def path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Statistics by the fused native core where there is one, or always in strips."""
     if request.param == "strips":
-        monkeypatch.setattr(session, "fused_observer", lambda: None)
-    elif session.fused_observer() is None:
+        monkeypatch.setattr(session, "observers", lambda *names: ())
+    elif not native.available():
         pytest.skip("this installation has no native core")
     return str(request.param)
 

@@ -12,7 +12,7 @@ from transformers.masking_utils import AttentionMaskInterface
 from transformers.modeling_utils import AttentionInterface
 
 from regard.hf.attach import attach
-from regard.run.choose import fused_observer
+from regard.run import native
 from tests.hf.models import CASES, Case, feed
 
 TEXT = ("decoder", "encoder", "seq2seq", "clip")
@@ -170,7 +170,7 @@ def test_a_deep_copy_of_the_model_is_independent_of_an_attached_one() -> None:
 @pytest.mark.parametrize("name", ["gpt2", "mistral", "gemma2", "gpt_oss", "bert", "t5"])
 def test_on_any_backend_watching_keeps_the_bits(name: str, backend: str) -> None:
     case = next(c for c in CASES if c.name == name)
-    if backend == "native" and fused_observer() is None:
+    if backend == "native" and not native.available():
         pytest.skip("this installation has no native core")
     model, inputs = case.build(), feed(case, padding="left")
     with torch.no_grad():

@@ -77,17 +77,21 @@ def test_gradients_are_those_of_the_reference(name: str) -> None:
 
 
 def test_a_gradient_for_the_mechanism_alone_is_honoured() -> None:
-    """Only the sink asks for one: the fast backends without a backward step aside."""
+    """Only a bias or a sink asks for one: a fast backend that lacks it steps aside, and one that has it is right."""
     q, k, v = qkv()
-    sink = torch.rand(H, requires_grad=True)
-    mechanism = standard("sink", "", normaliser=Softmax(sink))
-    regard.attention(q, k, v, mechanism).sum().backward()
-    assert sink.grad is not None and bool(sink.grad.any())
+    slope, sink = torch.rand(H, requires_grad=True), torch.rand(H, requires_grad=True)
+    biased = standard("biased", "", score=(Dot(), Slope(slope)))
+    regard.attention(q, k, v, biased).sum().backward()
+    assert slope.grad is not None and bool(slope.grad.any())
     if native.available():
-        with pytest.raises(ValueError, match=r"native.*gradient"):
-            regard.attention(q, k, v, mechanism, backend="native")
+        with pytest.raises(ValueError, match=r"Slope.*gradient.*native"):
+            regard.attention(q, k, v, biased, backend="native")
+    sunk = standard("sink", "", normaliser=Softmax(sink))
+    squares = [regard.attention(q, k, v, sunk, backend=name).square().sum() for name in ("auto", "strips")]
+    ours, theirs = (torch.autograd.grad(total, sink)[0] for total in squares)
+    assert torch.allclose(ours, theirs, rtol=1e-4)
     with torch.no_grad():
-        assert not regard.attention(q, k, v, mechanism).requires_grad
+        assert not regard.attention(q, k, v, sunk).requires_grad
 
 
 @pytest.mark.parametrize("name", EVERY)

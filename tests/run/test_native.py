@@ -238,8 +238,8 @@ def test_refusals_name_the_part_and_the_reason() -> None:
     assert "Dot: occurs twice" in str(NATIVE.refuses(dataclasses.replace(plan, terms=plan.terms * 2), None, False))
     assert "float64" in str(NATIVE.refuses(dataclasses.replace(plan, q=plan.q.double()), None, False))
     assert "contiguous" in str(NATIVE.refuses(dataclasses.replace(plan, k=plan.k.mT.contiguous().mT), None, False))
-    learned = core.Softmax(torch.zeros(4, requires_grad=True))
-    assert "gradients" in str(NATIVE.refuses(dataclasses.replace(plan, softmax=learned), None, True))
+    learned = core.Slope(torch.zeros(4, requires_grad=True))
+    assert "gradient" in str(NATIVE.refuses(dataclasses.replace(plan, terms=(*plan.terms, learned)), None, True))
     with pytest.raises(ValueError, match="cannot run this: Dot: occurs twice"):
         NATIVE.run(dataclasses.replace(plan, terms=plan.terms * 2))
     unknown = dataclasses.replace(plan, query_positions=torch.full((1, 100), -(1 << 62)))
@@ -266,6 +266,26 @@ def test_gradients_equal_those_of_the_dense_computation(plan: core.Plan) -> None
     for name, a, b in zip("qkv", found, wanted, strict=True):
         error = float((a.double() - b).abs().max() / (1 + b.abs().max()))
         assert error <= 2e-5 * loose, f"the gradient of {name} is off by {error:.1e} of its size"
+
+
+@pytest.mark.parametrize("seen", ["causal", "nothing", "full"])
+def test_gradients_of_a_scale_and_a_sink(seen: str) -> None:
+    plan = simple(70, 70, width=8, kind=seen)
+    scale, sink = torch.rand(4, requires_grad=True), torch.randn(4, requires_grad=True)
+    heads = (scale, sink)
+
+    def with_heads(scale: torch.Tensor, sink: torch.Tensor) -> core.Plan:
+        terms = (core.Dot(scale), core.Softcap(3.0))
+        return dataclasses.replace(plan, terms=terms, softmax=core.Softmax(sink))
+
+    out = NATIVE.run(with_heads(*heads)).out
+    expected = dense(with_heads(*(x.double() for x in heads))).out
+    assert out is not None and expected is not None
+    seed = torch.randn(out.shape)
+    found = torch.autograd.grad(out, heads, seed)
+    wanted = torch.autograd.grad(expected, heads, seed.double())
+    for a, b in zip(found, wanted, strict=True):
+        assert (a - b).abs().max() <= 1e-5 * (1 + b.abs().max())
 
 
 def test_gradients_in_half_precision_come_back_in_it() -> None:

@@ -15,11 +15,13 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from regard import core
+from regard.run.backend import Request, refusal
 from regard.run.native import calls
 from regard.run.native.extension import available, isa, why_unavailable
+from regard.run.native.limits import LIMITS
 from regard.run.output import Output
 
-__all__ = ["NATIVE", "Native", "available", "isa", "why_unavailable"]
+__all__ = ["LIMITS", "NATIVE", "Native", "available", "isa", "why_unavailable"]
 
 
 @dataclass(frozen=True)
@@ -30,8 +32,7 @@ class Native:
 
     def refuses(self, plan: core.Plan, watch: core.Watch | None = None, needs_grad: bool = False) -> str | None:
         """None if this plan can run here; else which part stands in the way, and why."""
-        reason = why_unavailable()
-        return reason if reason is not None else calls.refusal(plan, watch, needs_grad)
+        return refusal(self.name, LIMITS, Request(lambda: plan, watch, needs_grad))
 
     def run(self, plan: core.Plan, watch: core.Watch | None = None, output: bool = True) -> Output:
         """One walk over the plan: the output if asked for, the rows' state, and what each watched record gives."""

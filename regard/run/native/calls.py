@@ -1,4 +1,4 @@
-"""From a Plan to one native call: what is refused, how tensors are handed over, where results go."""
+"""From a Plan to one native call: how tensors are handed over, where results go."""
 
 from __future__ import annotations
 
@@ -16,85 +16,6 @@ from regard.run.output import Output
 STORED = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
 TYPES = STORED | {torch.int32: 3, torch.int64: 4, torch.float64: 5, torch.uint8: 6, torch.bool: 6}
 NO_CELL = (0, 0, 0)
-POSITION_SPAN = 1 << 30
-ONCE = (core.TopK, core.DistanceHistogram, core.Pool)
-
-
-# ---- what is refused ------------------------------------------------------------------------------------------------
-
-
-def refusal(plan: core.Plan, watch: core.Watch | None, needs_grad: bool) -> str | None:
-    """Which part of this plan or watch the native core cannot compute, and why; None if it can."""
-    return (
-        _refused_tensors(plan)
-        or _refused_terms(plan)
-        or (_refused_watch(watch) if watch is not None else None)
-        or (_refused_positions(plan, watch) if _reads_positions(plan, watch) else None)
-        or (_refused_grad(plan) if needs_grad else None)
-    )
-
-
-def _refused_tensors(plan: core.Plan) -> str | None:
-    for name, tensor in (("q", plan.q), ("k", plan.k), ("v", plan.v)):
-        if tensor is None or tensor.is_meta:
-            continue
-        if tensor.device.type != "cpu":
-            return f"{name}: lies on {tensor.device}, and the native core computes on the CPU"
-        if tensor.dtype not in STORED:
-            return f"{name}: is {tensor.dtype}; float32, bfloat16 and float16 are supported"
-        if tensor.dtype != plan.q.dtype:
-            return f"{name}: is {tensor.dtype} and q {plan.q.dtype}; they must agree"
-        if tensor.stride(-1) != 1 and tensor.shape[-1] > 1:
-            return f"{name}: its last dimension is not contiguous; give {name}.contiguous()"
-    return None
-
-
-def _refused_terms(plan: core.Plan) -> str | None:
-    if not plan.terms or not isinstance(plan.terms[0], core.Dot):
-        return "score: does not begin with Dot"
-    for term in plan.terms[1:]:
-        if isinstance(term, core.Dot):
-            return "Dot: occurs twice; only the first term may be a dot product"
-        if not isinstance(term, core.KeyBias | core.Slope | core.Distance | core.Table | core.Softcap):
-            return f"{type(term).__name__}: is not a score term that the native core knows"
-    return None
-
-
-def _refused_watch(watch: core.Watch) -> str | None:
-    for kind in ONCE:
-        if sum(isinstance(s, kind) for s in watch.statistics) > 1:
-            return f"{kind.__name__}: is watched twice in one call; watch it in two"
-    for wanted in watch.statistics:
-        if isinstance(wanted, core.RowEntropy) and watch.key_scale is not None:
-            return "RowEntropy: is not defined with a key scale"
-        if not isinstance(wanted, core.CoreStatistic):
-            return f"{type(wanted).__name__}: is not a statistic that the native core knows"
-    if sum(isinstance(s, core.RowSum | core.RowMatch | core.RowDistance) for s in watch.statistics) > 61:
-        return "watch: more than 61 sums per row; watch them in several calls"
-    return None
-
-
-def _reads_positions(plan: core.Plan, watch: core.Watch | None) -> bool:
-    watched = () if watch is None else watch.statistics
-    return any(isinstance(t, core.Slope | core.Distance) for t in plan.terms) or any(
-        isinstance(s, core.RowDistance | core.DistanceHistogram) for s in watched
-    )
-
-
-def _refused_positions(plan: core.Plan, watch: core.Watch | None) -> str | None:
-    both = [p for p in (plan.query_positions, plan.key_positions) if p.numel()]
-    if not both:
-        return None
-    if max(int(p.max()) for p in both) - min(int(p.min()) for p in both) >= POSITION_SPAN:
-        return "positions: span 2^30 or more, or the queries' are not known; give query_positions"
-    return None
-
-
-def _refused_grad(plan: core.Plan) -> str | None:
-    tensors = [x for term in plan.terms for x in vars(term).values()] + [plan.softmax.sink]
-    if any(isinstance(t, Tensor) and t.requires_grad for t in tensors):
-        return "gradients: the native core has those of queries, keys and values, not of a score term or sink"
-    return None
 
 
 def wants_grad(plan: core.Plan) -> bool:
@@ -136,13 +57,23 @@ class Call:
 
 
 def run(plan: core.Plan, watch: core.Watch | None, output: bool) -> Output:
-    """One walk, differentiable in q, k and v where they ask for it."""
+    """One walk, differentiable in q, k, v, the scale of the dot product and the sink where they ask for it."""
     if not (output and wants_grad(plan)):
         return walk(plan, watch, output)
     assert plan.v is not None
+    plan = _scaled(plan)
     found: list[Output] = []
-    out = _Attention.apply(plan.q, plan.k, plan.v, plan, watch, found)
+    out = _Attention.apply(plan.q, plan.k, plan.v, plan.softmax.sink, plan, watch, found)
     return replace(found[0], out=out)
+
+
+def _scaled(plan: core.Plan) -> core.Plan:
+    """The same with a scale that asks for a gradient multiplied into the queries, where autograd sees it."""
+    dot = plan.terms[0]
+    if not (isinstance(dot, core.Dot) and isinstance(dot.scale, Tensor) and dot.scale.requires_grad):
+        return plan
+    q = (plan.q * dot.scale.reshape(-1, 1, 1)).to(plan.q.dtype)
+    return replace(plan, q=q, terms=(core.Dot(1.0), *plan.terms[1:]))
 
 
 class _Attention(torch.autograd.Function):
@@ -150,11 +81,20 @@ class _Attention(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, q: Tensor, k: Tensor, v: Tensor, plan: core.Plan, watch: core.Watch | None, found: list[Output]
+        ctx: Any,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        sink: Tensor | None,
+        plan: core.Plan,
+        watch: core.Watch | None,
+        found: list[Output],
     ) -> Tensor:
+        softmax = core.Softmax(None if sink is None else sink.detach())
+        plan = replace(plan, q=q.detach(), k=k.detach(), v=v.detach(), softmax=softmax)
         result = walk(plan, watch, True)
         found.append(result)
-        ctx.plan = replace(plan, q=q.detach(), k=k.detach(), v=v.detach())
+        ctx.plan = plan
         ctx.save_for_backward(result.out, result.row_max, result.row_log_sum)
         assert result.out is not None
         return result.out
@@ -163,7 +103,19 @@ class _Attention(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad_out: Tensor) -> tuple[Tensor | None, ...]:
         out, row_max, row_log_sum = ctx.saved_tensors
-        return (*gradients(ctx.plan, out, row_max, row_log_sum, grad_out), None, None, None)
+        of_sink = sink_gradient(ctx.plan.softmax.sink, out, row_max, row_log_sum, grad_out)
+        return (*gradients(ctx.plan, out, row_max, row_log_sum, grad_out), of_sink, None, None, None)
+
+
+def sink_gradient(
+    sink: Tensor | None, out: Tensor, row_max: Tensor, row_log_sum: Tensor, grad_out: Tensor
+) -> Tensor | None:
+    """dσ_h = -Σ_i e^(σ_h - lse_i) Σ_d out_id dout_id, over the rows that see something: what the sink takes from i."""
+    if sink is None:
+        return None
+    taken = ((sink.double().view(-1, 1) - row_max) - row_log_sum).exp()  # [B,H,Tq]
+    lost = (out.double() * grad_out).sum(-1)
+    return -torch.where(row_max > -torch.inf, taken * lost, 0.0).sum((0, 2)).view_as(sink).to(sink.dtype)
 
 
 def gradients(
@@ -194,7 +146,7 @@ class Documents:
     """Tokens are those of documents side by side: document s holds queries cu_query[s] … and keys cu_key[s] ….
 
     pages: (key pages, value pages, block table) where keys and values live in pages; the plan's k and v then only say
-    a shape, as meta tensors.
+    a shape and are not read.
     """
 
     cu_query: list[int]
@@ -239,10 +191,8 @@ def fill(call: Call, plan: core.Plan, output: bool) -> None:
     """The inputs of a plan."""
     raw = call.raw
     batch, heads, queries, _ = plan.q.shape
-    raw.q = call.view(plan.q.detach())
-    if not plan.k.is_meta:
-        raw.k = call.view(plan.k.detach())
-    if output and plan.v is not None and not plan.v.is_meta:
+    raw.q, raw.k = call.view(plan.q.detach()), call.view(plan.k.detach())
+    if output and plan.v is not None:
         raw.v = call.view(plan.v.detach())
     raw.query_positions = call.view(plan.query_positions.to(torch.int64))
     raw.key_positions = call.view(unit_stride(plan.key_positions.to(torch.int64)))

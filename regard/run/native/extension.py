@@ -30,7 +30,7 @@ def _load() -> tuple[ModuleType | None, str | None]:
     except ImportError as error:
         return None, (
             f"the native core was not built ({error}); install a C++17 compiler and CMake 3.20 or newer and reinstall"
-            " regard. Everything works without it, slower"
+            " regard"
         )
     try:
         found.isa()

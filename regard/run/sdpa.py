@@ -1,0 +1,61 @@
+"""torch's scaled_dot_product_attention, only where it computes the same without an n × n mask or an n² fallback."""
+
+from __future__ import annotations
+
+from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
+
+from regard import core
+from regard.run.backend import CLOSED, DENSE, UNWATCHED, Limit, Request
+
+
+def attention(plan: core.Plan) -> Tensor:
+    """Output [B,H,Tq,Dv] of a plan within the limits."""
+    assert plan.v is not None and isinstance(plan.terms[0], core.Dot)
+    return scaled_dot_product_attention(
+        plan.q,
+        plan.k,
+        plan.v,
+        is_causal=not plan.ranges.is_full(),
+        scale=float(plan.terms[0].scale),
+        enable_gqa=plan.q.shape[1] != plan.k.shape[1],
+    )
+
+
+def _terms(request: Request) -> str | None:
+    further = request.plan.terms[1:]
+    return f"{type(further[0]).__name__}: is a further score term" if further else None
+
+
+def _scale(request: Request) -> str | None:
+    first = request.plan.terms[0]
+    number = isinstance(first, core.Dot) and isinstance(first.scale, float | int)
+    return None if number else "Dot: has a tensor for its scale"
+
+
+def _value_width(request: Request) -> str | None:
+    q, v = request.plan.q, request.plan.v
+    if v is None:
+        return "v: is not given"
+    return None if v.shape[-1] == q.shape[-1] else f"v: is {v.shape[-1]} wide and q {q.shape[-1]}"
+
+
+def _mask(request: Request) -> str | None:
+    seen = request.plan.ranges
+    return None if seen.is_full() or seen.is_square_causal() else "mask: is neither"
+
+
+LIMITS = (
+    CLOSED,
+    Limit("score terms", "takes a scaled dot product and nothing else", _terms),
+    Limit("score terms", "takes one number as the scale of all heads", _scale),
+    Limit(
+        "softmax sink",
+        "takes a softmax without one",
+        lambda request: None if request.plan.softmax.sink is None else "Softmax: has a sink",
+    ),
+    Limit("value width", "takes values as wide as keys", _value_width),
+    Limit("masks", "takes a full or a square causal one; others would take n × n numbers", _mask),
+    UNWATCHED,
+    DENSE,
+)
