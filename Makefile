@@ -34,7 +34,8 @@ check: setup
 test: check $(REAL)
 	$(BIN)/python -m pytest
 
-# The native core with the address and undefined-behaviour sanitizers, under its own tests. Needs cmake and g++.
+# The native core with the address and undefined-behaviour sanitizers, under its own tests, and its kernels on several
+# threads under the thread sanitizer. Needs cmake and g++.
 sanitize: setup
 	$(BIN)/python -m pip install --disable-pip-version-check -q $(PIP_ARGS) "nanobind>=2.9"
 	cmake -S . -B build/sanitize -DPython_EXECUTABLE=$(abspath $(BIN))/python -DREGARD_SANITIZE=ON
@@ -42,6 +43,9 @@ sanitize: setup
 	LD_PRELOAD="$$(g++ -print-file-name=libasan.so)" ASAN_OPTIONS=detect_leaks=0 REGARD_TEST_EXAMPLES=15 \
 	REGARD_NATIVE_LIBRARY="$$(ls $(abspath build/sanitize)/_core*.so)" \
 	$(BIN)/python -m pytest tests/run/test_native.py tests/run/test_native_layouts.py tests/run/test_native_linear.py
+	cmake -S . -B build/races -DPython_EXECUTABLE=$(abspath $(BIN))/python -DREGARD_RACES=ON
+	cmake --build build/races --parallel 2
+	./build/races/races
 
 clean:
 	rm -rf $(VENV) build dist

@@ -10,7 +10,7 @@ namespace regard {
 void forward(const std::vector<Call>& calls, int threads);
 
 // One call whose tokens are documents side by side (batch 1): each is a call of its own, on a part of every array.
-// Histograms are [documents, H, bins]; maps and tables of pairs have no packed form and are not accepted.
+// Histograms are [documents, H, bins]; a map is of one document alone.
 void forward_ragged(const Call& packed, const std::vector<int64_t>& cu_query, const std::vector<int64_t>& cu_key,
                     int threads);
 
