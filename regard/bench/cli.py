@@ -36,15 +36,24 @@ def bench_see(
 
 @bench.command("attention")
 def bench_attention(
-    cases: Annotated[str | None, typer.Option(help="Cases, such as causal-4096,documents. Default: all.")] = None,
-    repeats: Annotated[int, typer.Option(help="Times each is measured; medians of ratios are reported.")] = 7,
+    cases: Annotated[
+        str | None,
+        typer.Option(help="Cases, or how their names begin, such as causal,decode; or all. Default: the short ones."),
+    ] = None,
+    repeats: Annotated[int, typer.Option(help="Most turns of each case; medians of ratios are reported.")] = 7,
+    memory: Annotated[bool, typer.Option("--memory", help="Also each contestant's peak in its own process.")] = False,
+    plot: Annotated[Path | None, typer.Option(help="Write a plot over lengths to this png or svg.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Every backend against torch SDPA, compiled FlexAttention and the eager form, checked before it is timed."""
     from regard.bench import attention as bench
 
-    names = None if cases is None else cases.split(",")
-    result = bench.run(names, repeats, lambda line: print(line, file=sys.stderr))
+    target = None if plot is None else writable(plot, (".png", ".svg"))
+    names = None if cases is None else [name.strip() for name in cases.split(",")]
+    drawn = target is not None
+    result = bench.run(names, repeats, memory or drawn, drawn, lambda line: print(line, file=sys.stderr))
+    if target is not None:
+        bench.plot(result, target)
     print(json.dumps(result) if as_json else "\n".join(" | ".join(line) for line in bench.table(result)))
 
 
