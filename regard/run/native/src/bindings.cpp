@@ -5,12 +5,10 @@
 
 #include <array>
 #include <vector>
-#if defined(__linux__)
-#include <sys/mman.h>
-#endif
 
 #include "forward.h"
 #include "kernels.h"
+#include "memory.h"
 
 namespace nb = nanobind;
 using namespace nb::literals;
@@ -117,15 +115,13 @@ NB_MODULE(_core, m) {
       .def_rw("scale", &Decode::scale)
       .def("run", &decode, "threads"_a, nb::call_guard<nb::gil_scoped_release>());
   m.def("write_pages", &write_pages, nb::call_guard<nb::gil_scoped_release>());
-  m.def("advise_huge", [](uintptr_t address, size_t bytes) {  // fewer address translations, where the system agrees
-#if defined(__linux__)
-    constexpr uintptr_t page = 4096;
-    const uintptr_t begin = (address + page - 1) / page * page, end = (address + bytes) / page * page;
-    return end > begin && madvise(reinterpret_cast<void*>(begin), end - begin, MADV_HUGEPAGE) == 0;
-#else
-    return false;
-#endif
-  });
+  m.def("advise_huge", &advise_huge, "address"_a, "bytes"_a);
+  m.def("read_floats",
+        [](uintptr_t address, int64_t count, int threads) {
+          nb::gil_scoped_release release;
+          return read_floats(reinterpret_cast<const float*>(address), count, threads);
+        },
+        "address"_a, "count"_a, "threads"_a);
   m.def("multiply_packed", [](uintptr_t weights, bool int8, uintptr_t scale, uintptr_t bias, uintptr_t x, uintptr_t y,
                               std::array<int64_t, 5> sizes, int threads) {
     const auto [rows, depth, outputs, x_row, y_row] = sizes;
