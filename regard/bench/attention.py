@@ -48,7 +48,7 @@ def run(
     rows = []
     for name, recipe in recipes.items():
         rows.append(_row(name, recipe, repeats, memory))
-        report("\n".join("  ".join(line) for line in _lines(rows[-1])))
+        report("\n".join([f"{name}: {rows[-1]['note']}", *("  ".join(line) for line in _lines(rows[-1]))]))
     return {"machine": describe(), "isa": native.isa(), "threads": torch.get_num_threads(), "rows": rows}
 
 
