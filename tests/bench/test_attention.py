@@ -129,7 +129,7 @@ def test_a_sweep_is_drawn_with_its_memory(tiny: None, tmp_path: Path, monkeypatc
 
     asked: list[tuple[str, str]] = []
 
-    def peak(case: str, who: str) -> int:
+    def peak(case: str, who: str, report: Callable[[str], None]) -> int:
         asked.append((case, who))
         return 1 << 20
 
@@ -159,11 +159,18 @@ def test_the_peak_of_one_run_is_its_own(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_memory_is_measured_in_a_process_of_its_own() -> None:
-    """2,048 tokens: an output of 6 MiB, and the eager form's scores of 192 MiB."""
-    fused, eager = (memory.peak_bytes("causal-2048", who) for who in ("native", "eager"))
-    assert fused is not None and eager is not None
-    assert fused < 64 << 20 < 192 << 20 < eager
-    assert memory.peak_bytes("causal-2048", "nobody") is None
+    """512 tokens: an output of 1.5 MiB, and the eager form's scores of 12 MiB and more than one copy of them."""
+    said: list[str] = []
+    fused, eager = (memory.peak_bytes("causal-512", who, said.append) for who in ("native", "eager"))
+    assert fused is not None and eager is not None and not said
+    assert fused < 12 << 20 < 24 << 20 < eager
+
+
+def test_memory_that_could_not_be_measured_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "measured", lambda *module, **given: {"failed": "MemoryError"})
+    said: list[str] = []
+    assert memory.peak_bytes("causal-512", "eager", said.append) is None
+    assert said == ["causal-512: the memory of eager was not measured: MemoryError"]
 
 
 def test_turns_end_with_the_budget_but_not_before_three() -> None:
