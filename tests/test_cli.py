@@ -470,6 +470,15 @@ def test_help_needs_nothing_but_the_command(tmp_path: Path) -> None:
     assert ran.returncode == 0 and "--resolution" in ran.stdout and ran.stderr == ""
 
 
+def test_an_unknown_case_of_the_benchmark_lists_the_known_ones(run: Run) -> None:
+    ran = run("bench", "attention", "--cases", "causal-512,nosuch", "--plot", "sweep.png")
+    assert (ran.code, ran.out) == (2, "") and not Path("sweep.png").exists()
+    assert ran.err.startswith("regard: there is no case 'nosuch'; there are: all, causal-512, causal-1024")
+    assert run("bench", "attention", "--cases", "documents", "--plot", "sweep.png").err == (
+        "regard: a plot needs two lengths of one kind; give such as --cases causal-512,causal-1024\n"
+    )
+
+
 def test_verbose_says_who_computed_and_who_was_passed_over_and_why(
     models: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -7,6 +7,7 @@ timed in turn and reported as the median of their ratio to the case's peer in th
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -46,18 +47,18 @@ def run(
     if not native.available():
         raise UserError(f"nothing to compare: {native.why_unavailable()}")
     rows = []
+    peak = partial(peak_bytes, report=report)
     for name, recipe in recipes.items():
-        rows.append(_row(name, recipe, repeats, memory))
-        report("\n".join("  ".join(line) for line in _lines(rows[-1])))
+        rows.append(_row(name, recipe, repeats, peak if memory and recipe.tokens is not None else None))
+        report("\n".join([f"{name}: {rows[-1]['note']}", *("  ".join(line) for line in _lines(rows[-1]))]))
     return {"machine": describe(), "isa": native.isa(), "threads": torch.get_num_threads(), "rows": rows}
 
 
 @torch.no_grad()
-def _row(name: str, recipe: Recipe, repeats: int, memory: bool) -> dict[str, Any]:
+def _row(name: str, recipe: Recipe, repeats: int, peak: Callable[[str, str], int | None] | None) -> dict[str, Any]:
     case = recipe.make()
     errors = check(name, case)
     times = timed(case, repeats, BUDGET_SECONDS)
-    with_memory = memory and recipe.tokens is not None
     contestants = [
         {
             "name": who,
@@ -65,7 +66,7 @@ def _row(name: str, recipe: Recipe, repeats: int, memory: bool) -> dict[str, Any
             "ratio": times.ratio(who, case.peer),
             "also": {peer: times.ratio(who, peer) for one, peer in case.also if one == who},
             "error": errors[who],
-            "peak_bytes": peak_bytes(name, who) if with_memory else None,
+            "peak_bytes": None if peak is None else peak(name, who),
         }
         for who in case.contestants
     ]

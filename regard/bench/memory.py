@@ -6,6 +6,7 @@ import ctypes
 import gc
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -16,10 +17,14 @@ WORKER = "regard.bench.memory"
 STATUS, REFS = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
-def peak_bytes(case: str, who: str) -> int | None:
-    """Bytes resident at the peak of one run, less those before it (inputs and libraries); None if it failed."""
+def peak_bytes(case: str, who: str, report: Callable[[str], None]) -> int | None:
+    """Bytes resident at the peak of one run, less those before it (inputs and libraries); None if it failed, which is
+    reported."""
     found = measured(WORKER, case=case, who=who)
-    return None if "failed" in found else int(found["peak_bytes"])
+    if "failed" in found:
+        report(f"{case}: the memory of {who} was not measured: {found['failed']}")
+        return None
+    return int(found["peak_bytes"])
 
 
 @torch.no_grad()

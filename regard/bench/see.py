@@ -27,6 +27,7 @@ def run(
     if checked.get("worst_weight", 1.0) > 1e-5:
         raise UserError(f"the weights are not those of eager attention ({checked}); nothing was timed")
     report(f"checked at 300 tokens: weights within {checked['worst_weight']:.1e}, same bits: {checked['same_bits']}")
+    report(f"output by {checked['output']}; statistics by {', '.join(checked['watched_by'])}")
     rows = []
     for tokens in lengths:
         found: dict[str, list[dict[str, Any]]] = {kind: [] for kind in KINDS}

@@ -44,7 +44,7 @@ def measure(kind: str, tokens: int, backend: str = "model", resolution: int = 12
 
 @torch.inference_mode()
 def check(tokens: int, backend: str = "model") -> dict[str, Any]:
-    """Largest error of every weight against eager attention, and whether the output kept its bits."""
+    """Largest error of every weight against eager attention, whether the output kept its bits, and who computed."""
     eager = model_of(tokens, "eager")
     plain = model_of(tokens, "sdpa")
     ids = torch.randint(0, 50257, (1, tokens))
@@ -59,6 +59,7 @@ def check(tokens: int, backend: str = "model") -> dict[str, Any]:
         "worst_weight": worst,
         "same_bits": torch.equal(before, after),
         "output_error": float((after - before).abs().max()),
+        **{name: trace.made[name] for name in ("output", "watched_by", "passed_over")},
     }
 
 

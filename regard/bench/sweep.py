@@ -12,16 +12,31 @@ TITLES = {
     "window": "A window of 1,024 with 4 sinks, 12 heads of 64",
     "backward": "Causal attention forward and backward, 12 heads of 64",
 }
-PANELS = (("seconds", 1.0, "seconds, median"), ("peak_bytes", 2.0**20, "MiB at the peak, beyond the inputs"))
-MARKERS = "osD^v<>ph"
+PANELS = (
+    ("seconds", 1.0, "Time of one call", "seconds, median"),
+    ("peak_bytes", 2.0**20, "Peak memory beyond the inputs", "MiB"),
+)
+STYLES = {  # regard's own are drawn through, its peers dashed
+    "native": ("C1", "s-"),
+    "native, all statistics": ("C4", "v-"),
+    "statistics alone": ("C5", "<-"),
+    "strips": ("C2", "D-"),
+    "reference": ("C3", "^:"),
+    "sdpa": ("C0", "o--"),
+    "sdpa, causal": ("C0", "o--"),
+    "flex, compiled": ("C6", ">--"),
+    "eager": ("C7", "p--"),
+}
+OTHER = ("C8", "*-")
 
 
 def sweeps(rows: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
     """Rows by family, shortest first, for the families that have at least two lengths."""
     found: dict[str, list[dict[str, Any]]] = {}
-    for row in sorted((row for row in rows if row["tokens"] is not None), key=lambda row: row["tokens"]):
-        found.setdefault(row["family"], []).append(row)
-    return {family: rows for family, rows in found.items() if len(rows) > 1}
+    for row in rows:
+        if row["tokens"] is not None:
+            found.setdefault(row["family"], []).append(row)
+    return {family: sorted(own, key=lambda row: row["tokens"]) for family, own in found.items() if len(own) > 1}
 
 
 def require_sweep(rows: list[dict[str, Any]]) -> None:
@@ -35,34 +50,39 @@ def plot(result: dict[str, Any], path: Path) -> None:
     from matplotlib.figure import Figure
 
     found = sweeps(result["rows"])
-    figure = Figure(figsize=(12, 4.6 * len(found)), layout="constrained")
+    figure = Figure(figsize=(13, 4.6 * len(found)), layout="constrained")
+    lines: dict[str, Any] = {}
     for part, (family, rows) in zip(figure.subfigures(len(found), 1, squeeze=False)[:, 0], found.items()):
-        part.suptitle(f"{TITLES.get(family, family)}; {result['threads']} threads", fontsize=12)
-        left, right = part.subplots(1, 2)
-        for axes, (field, unit, said) in zip((left, right), PANELS):
-            _panel(axes, rows, field, unit, said)
-        part.legend(*left.get_legend_handles_labels(), loc="outside right upper", frameon=False)
+        part.suptitle(f"{TITLES.get(family, family)}; float32, {result['threads']} threads", fontsize=13)
+        for axes, (field, unit, title, said) in zip(part.subplots(1, 2), PANELS):
+            axes.set_title(title, fontsize=11)
+            axes.set_ylabel(said)
+            lines |= _panel(axes, rows, field, unit)
+    figure.legend(lines.values(), lines.keys(), loc="outside right upper", frameon=False)
     figure.savefig(path, dpi=120)
 
 
-def _panel(axes: Any, rows: list[dict[str, Any]], field: str, unit: float, said: str) -> None:
-    names = list(dict.fromkeys(one["name"] for row in rows for one in row["contestants"]))
-    for place, name in enumerate(names):
-        points = [
-            (row["tokens"], one[field] / unit)
-            for row in rows
-            for one in row["contestants"]
-            if one["name"] == name and one[field]
-        ]
-        own = name.startswith(("native", "strips", "statistics"))
-        line = {"linewidth": 2.0 if own else 1.3, "linestyle": "-" if own else "--"}
-        axes.plot(*zip(*points) if points else ((), ()), marker=MARKERS[place % len(MARKERS)], label=name, **line)
+def _panel(axes: Any, rows: list[dict[str, Any]], field: str, unit: float) -> dict[str, Any]:
+    """Draw one panel; its lines by name."""
+    from matplotlib.ticker import LogLocator, NullLocator
+
+    points: dict[str, list[tuple[int, float]]] = {}
+    for row in rows:
+        for one in row["contestants"]:
+            if one[field]:
+                points.setdefault(one["name"], []).append((row["tokens"], one[field] / unit))
+    lines = {}
+    for name, own in points.items():
+        colour, style = STYLES.get(name, OTHER)
+        lines[name] = axes.plot(*zip(*own), style, color=colour, linewidth=2.0 if "--" not in style else 1.4)[0]
     axes.set_xscale("log", base=2)
     axes.set_yscale("log")
     lengths = [row["tokens"] for row in rows]
     axes.set_xticks(lengths, [f"{length:,}" for length in lengths])
-    axes.minorticks_off()
-    axes.yaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0), numticks=20))
+    axes.yaxis.set_major_formatter("{x:,g}")
+    axes.yaxis.set_minor_locator(NullLocator())
     axes.set_xlabel("tokens")
-    axes.set_ylabel(said)
     axes.grid(alpha=0.3)
+    return lines

@@ -23,8 +23,9 @@ CASES: dict[str, Recipe] = {
     "backward-2048": Recipe(partial(dense.backward, 2048), "backward", 2048),
     "backward-4096": Recipe(partial(dense.backward, 4096), "backward", 4096, long=True),
     "documents": Recipe(lambda: layouts.documents(torch.linspace(64, 2048, 32).int()), "documents"),
-    "decode-32x1024": Recipe(partial(layouts.decode, 32, 1024), "decode"),
-    "decode-1x32768": Recipe(partial(layouts.decode, 1, 32_768), "decode"),
+    "decode-32x1024": Recipe(partial(layouts.decode, [1024] * 32), "decode"),
+    "decode-1x32768": Recipe(partial(layouts.decode, [32_768]), "decode"),
+    "decode-ragged": Recipe(partial(layouts.decode, [*range(64, 2049, 64)]), "decode"),
     **{f"linear-{rows}": Recipe(partial(linear.step, rows), "linear") for rows in (1, 4, 8, 16, 32, 64, 128, 256)},
 }
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from regard.errors import UserError
@@ -58,6 +59,11 @@ def check(name: str, case: Case) -> dict[str, float | None]:
         if error is not None and not error <= TOLERANCE:
             raise UserError(f"{who} in {name} is off by {error:.1e} from float64; the case was not timed")
     return errors
+
+
+def worst(errors: Iterable[float]) -> float:
+    """The largest error; NaN if any is."""
+    return float(torch.tensor(list(errors), dtype=torch.float64).amax())
 
 
 def off(found: Tensor, truth: Tensor) -> float:

@@ -11,7 +11,7 @@ from torch.nn.functional import scaled_dot_product_attention as sdpa
 
 from regard import core
 from regard.bench.cases import peers
-from regard.bench.cases.case import Case, Contestant, off
+from regard.bench.cases.case import Case, Contestant, off, worst
 from regard.mechanism import Inputs, Mechanism, inputs, lower
 from regard.parts import masks
 from regard.parts.standard import standard as standard_parts
@@ -74,7 +74,7 @@ def backward(tokens: int) -> Case:
 
     def error(found: tuple[Tensor, ...]) -> float:
         truth[:] = truth or _true_gradients(leaves, seed)
-        return max(off(a, b) for a, b in zip(found, truth, strict=True))
+        return worst(off(a, b) for a, b in zip(found, truth, strict=True))
 
     forwards: dict[str, Callable[[], Tensor]] = {"sdpa": lambda: sdpa(q, k, v, is_causal=True)}
     with torch.enable_grad():
@@ -125,15 +125,15 @@ def _watched(mechanism: Mechanism, x: Inputs, error: Callable[[Any], float]) -> 
         watching = Watching(standard(), (native.NATIVE,))
         return watching.absorb(mechanism, given, view, slice(0, tokens), 0, None), watching
 
-    def worst(found: tuple[Tensor | None, Watching]) -> float:
+    def both_errors(found: tuple[Tensor | None, Watching]) -> float:
         out, watching = found
         entropy = watching.finish(view)[0][Entropy().label]["rows"][:, :, rows]
-        return max(off(entropy, truth), 0.0 if out is None else error(out))
+        return worst([off(entropy, truth), *([] if out is None else [error(out)])])
 
     without = x.replace(v=None)
     return {
-        "native, all statistics": Contestant(lambda: run(x), worst),
-        "statistics alone": Contestant(lambda: run(without), worst),
+        "native, all statistics": Contestant(lambda: run(x), both_errors),
+        "statistics alone": Contestant(lambda: run(without), both_errors),
     }
 
 

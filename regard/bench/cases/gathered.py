@@ -7,17 +7,20 @@ tokens, key-value heads are repeated, and one SDPA call under a mask of queries 
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import accumulate
 from types import SimpleNamespace
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from regard.bench.cases import pages
+
 PAGE_SIZE = 16
 
 
-def step(q: Tensor, k: Tensor, v: Tensor, order: Tensor) -> Callable[[], Tensor]:
-    """What computes the step: output [S,H,D] of q [S,H,D] on k, v [S,G,T,D]. order int [S, T / 16]: pages in the cache.
+def step(q: Tensor, keys: list[Tensor], values: list[Tensor], scatter: torch.Generator) -> Callable[[], Tensor]:
+    """What computes the step: output [S,H,D] of q [S,H,D] on keys and values [G,T,D] of each sequence.
 
     The mask belongs to the batch, not to a layer, so it is built here and not in the step.
     """
@@ -25,21 +28,22 @@ def step(q: Tensor, k: Tensor, v: Tensor, order: Tensor) -> Callable[[], Tensor]
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
     sequences, heads, width = q.shape
-    groups, tokens = k.shape[1], k.shape[2]
-    cache = _cache(sequences * tokens, heads, groups, width)
+    lengths = [own.shape[1] for own in keys]
+    groups, total = keys[0].shape[0], sum(lengths)
+    table = pages.table(lengths, PAGE_SIZE, scatter)
+    cache = _cache(sum(-(-length // PAGE_SIZE) for length in lengths), heads, groups, width)
     # a page of the cache is 16 tokens of keys, then 16 of values
-    slots = (order.long()[:, :, None] * 2 * PAGE_SIZE + torch.arange(PAGE_SIZE)).view(sequences, tokens)
-    keys, values = (t.transpose(0, 1).reshape(1, groups, sequences * tokens, width) for t in (k, v))
-    cache.update(keys, values, 0, _indices(read=slots.new_zeros(0), write=slots.flatten()))
-    mask = torch.full((1, 1, sequences, sequences * tokens), torch.finfo(q.dtype).min)
-    upto = torch.arange(sequences + 1)
-    build_attention_mask(mask, upto.tolist(), (upto * tokens).tolist())
+    each = [slot + slot // PAGE_SIZE * PAGE_SIZE for slot in pages.slots(table, lengths, PAGE_SIZE)]
+    slots, last = torch.cat(each), torch.stack([own[-1] for own in each])
+    cache.update(torch.cat(keys, 1)[None], torch.cat(values, 1)[None], 0, _indices(slots[:0], slots))
+    mask = torch.full((1, 1, sequences, total), torch.finfo(q.dtype).min)
+    build_attention_mask(mask, list(range(sequences + 1)), [0, *accumulate(lengths)])
     module: Any = SimpleNamespace(layer_idx=0, num_key_value_groups=heads // groups, is_causal=True)
-    new_key, new_value = (t[:, :, -1].transpose(0, 1)[None].contiguous() for t in (k, v))
+    new_key, new_value = (torch.stack([own[:, -1] for own in all_], 1)[None] for all_ in (keys, values))
     query = q.transpose(0, 1)[None]
 
     def run() -> Tensor:
-        given = _indices(read=slots.flatten(), write=slots[:, -1])
+        given = _indices(slots, last)
         out, _ = sdpa_attention_forward(
             module, query, new_key, new_value, mask, scaling=width**-0.5, cache=cache, **given
         )
@@ -48,7 +52,7 @@ def step(q: Tensor, k: Tensor, v: Tensor, order: Tensor) -> Callable[[], Tensor]
     return run
 
 
-def _cache(tokens: int, heads: int, groups: int, width: int) -> Any:
+def _cache(num_pages: int, heads: int, groups: int, width: int) -> Any:
     from transformers import ContinuousBatchingConfig, LlamaConfig
     from transformers.generation.continuous_batching.cache import PagedAttentionCache
     from transformers.generation.continuous_batching.distributed import DistributedHelper
@@ -63,7 +67,7 @@ def _cache(tokens: int, heads: int, groups: int, width: int) -> Any:
     )
     sizes = ContinuousBatchingConfig(
         page_size=PAGE_SIZE,
-        num_blocks=tokens // PAGE_SIZE,
+        num_blocks=num_pages,
         max_batch_tokens=256,
         max_memory_percent=0.9,
         max_blocks_per_request=0,

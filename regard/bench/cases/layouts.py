@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention as sdpa
 
-from regard.bench.cases import gathered
-from regard.bench.cases.case import Case, Contestant, off
+from regard.bench.cases import gathered, pages
+from regard.bench.cases.case import Case, Contestant, off, worst
 from regard.run.layout import Paged, Ragged
 from regard.run.output import Output
 from regard.run.paged import new_pages, paged_decode, write_pages
@@ -35,19 +35,19 @@ def documents(lengths: Tensor, heads: int = 12) -> Case:
     layout = Ragged(cu, cu)
     truth = [_causal_rows(tensors, _rows(tensors[0].shape[2])) for tensors in alone]
 
-    def worst(of: Callable[[Any, int], Tensor]) -> Callable[[Any], float]:
+    def error(of: Callable[[Any, int], Tensor]) -> Callable[[Any], float]:
         """of: a result and a document -> its output [H,T,D]."""
-        return lambda found: max(
+        return lambda found: worst(
             off(of(found, d)[:, _rows(part.stop - part.start)], truth[d]) for d, part in enumerate(parts)
         )
 
     contestants = {
-        "sdpa, padded": Contestant(lambda: _sdpa(*padded), worst(lambda found, d: found[d])),
+        "sdpa, padded": Contestant(lambda: _sdpa(*padded), error(lambda found, d: found[d])),
         "sdpa, one by one": Contestant(
-            lambda: [_sdpa(*tensors) for tensors in alone], worst(lambda found, d: found[d][0])
+            lambda: [_sdpa(*tensors) for tensors in alone], error(lambda found, d: found[d][0])
         ),
         "native, packed": Contestant(
-            lambda: _out(ragged(q, k, v, layout)), worst(lambda found, d: found[parts[d]].transpose(0, 1))
+            lambda: _out(ragged(q, k, v, layout)), error(lambda found, d: found[parts[d]].transpose(0, 1))
         ),
     }
     return Case(
@@ -58,59 +58,62 @@ def documents(lengths: Tensor, heads: int = 12) -> Case:
     )
 
 
-def decode(sequences: int, tokens: int, heads: int = 9, groups: int = 3, page_size: int = 16) -> Case:
+def decode(lengths: list[int], heads: int = 9, groups: int = 3, page_size: int = 16) -> Case:
     """One new token a sequence on scattered pages, against reading the bytes, the same kernel on contiguous memory,
     and transformers' gather."""
     make = torch.Generator().manual_seed(0)
-    q = torch.randn(sequences, heads, WIDTH, generator=make)
-    k, v = (torch.randn(sequences, groups, tokens, WIDTH, generator=make) for _ in range(2))
-    scores = (q.double().view(sequences, groups, -1, WIDTH) @ k.double().mT) * WIDTH**-0.5
-    truth = (scores.softmax(-1) @ v.double()).view(sequences, heads, WIDTH)
-    flat = [torch.randn(k.numel(), generator=make) for _ in range(2)]
-    order = torch.randperm(sequences * tokens // page_size, generator=make).int().view(sequences, -1)
+    q = torch.randn(len(lengths), heads, WIDTH, generator=make)
+    keys, values = ([torch.randn(groups, n, WIDTH, generator=make) for n in lengths] for _ in range(2))
+    truth = torch.stack([_newest(*own) for own in zip(q, keys, values, strict=True)])
+    flat = [torch.randn(groups * WIDTH * sum(lengths), generator=make) for _ in range(2)]
 
     def error(out: Tensor) -> float:
         return off(out, truth)
 
-    def one_run() -> Tensor:
-        """Each key-value head of each sequence is a sequence of its own, whose pages lie in order: no jump in it."""
-        return contiguous().view(sequences, heads, WIDTH)
-
-    own_k, own_v = (t.reshape(sequences * groups, 1, tokens, WIDTH) for t in (k, v))
-    contiguous = _decoder(q.view(sequences * groups, heads // groups, WIDTH), own_k, own_v, page_size)
+    # each key-value head of each sequence as a sequence of its own, whose pages lie in order: one run of memory
+    alone = [[head[None] for own in tensors for head in own] for tensors in (keys, values)]
+    contiguous = _decoder(q.view(-1, heads // groups, WIDTH), alone[0], alone[1], page_size)
     contestants = {
         "read the bytes": Contestant(lambda: [t.sum() for t in flat]),
-        "native, paged": Contestant(_decoder(q, k, v, page_size, order), error),
-        "native, contiguous": Contestant(one_run, error),
-        "native, pages in order": Contestant(_decoder(q, k, v, page_size), error),
-        "native, pages of 256": Contestant(_decoder(q, k, v, 256), error),
-        "transformers, gathered": Contestant(gathered.step(q, k, v, order), error),
+        "native, paged": Contestant(_decoder(q, keys, values, page_size, make), error),
+        "native, contiguous": Contestant(lambda: contiguous().view_as(q), error),
+        "native, pages in order": Contestant(_decoder(q, keys, values, page_size), error),
+        "native, pages of 256": Contestant(_decoder(q, keys, values, 256), error),
+        "transformers, gathered": Contestant(gathered.step(q, keys, values, make), error),
     }
-    size = 2 * k.numel() * 4 / 2**20
     other = torch.ones(CACHE_FLOATS)
+    size = sum(t.numel() for t in flat) * 4 / 2**20
     return Case(
         "read the bytes",
         contestants,
         also=(("native, paged", "native, contiguous"), ("native, paged", "transformers, gathered")),
         note=f"{size:.0f} MiB of keys and values, {heads} query heads on {groups} of {WIDTH}, pages of {page_size}; "
-        "contiguous: the same kernel, the keys of a head of a sequence in one run of memory",
+        "contiguous: the same kernel, each head's keys of a sequence in one run of memory, its values likewise; "
+        "gathered: transformers' cache, mask (built beforehand) and sdpa function",
         before=other.sum,
     )
 
 
-def _decoder(q: Tensor, k: Tensor, v: Tensor, page_size: int, order: Tensor | None = None) -> Callable[[], Tensor]:
-    """The kernel on k, v [S,G,T,D] in pages, which lie in order unless a table [S, pages] says otherwise."""
-    sequences, groups, tokens, _ = k.shape
-    per = -(-tokens // page_size)
-    pages = new_pages(sequences * per, groups, WIDTH, WIDTH, page_size)
-    for part in pages:
+def _decoder(
+    q: Tensor, keys: list[Tensor], values: list[Tensor], page_size: int, scatter: torch.Generator | None = None
+) -> Callable[[], Tensor]:
+    """The kernel on keys and values [G,T,D] of each sequence, in pages that lie in order or scattered."""
+    lengths = [own.shape[1] for own in keys]
+    table = pages.table(lengths, page_size, scatter)
+    count = sum(-(-length // page_size) for length in lengths)
+    pool = new_pages(count, keys[0].shape[0], WIDTH, WIDTH, page_size)
+    for part in pool:
         part.zero_()
-    table = torch.arange(sequences * per).int().view(sequences, per) if order is None else order
-    slots = (table.long()[:, :, None] * page_size + torch.arange(page_size)).view(sequences, -1)[:, :tokens]
-    for s in range(sequences):
-        write_pages(k[s].transpose(0, 1), v[s].transpose(0, 1), slots[s], *pages)
-    layout = Paged(table, torch.full((sequences,), tokens, dtype=torch.int32), page_size)
-    return lambda: _out(paged_decode(q, *pages, layout))
+    for k, v, slots in zip(keys, values, pages.slots(table, lengths, page_size), strict=True):
+        write_pages(k.transpose(0, 1), v.transpose(0, 1), slots, *pool)
+    layout = Paged(table, torch.tensor(lengths, dtype=torch.int32), page_size)
+    return lambda: _out(paged_decode(q, *pool, layout))
+
+
+def _newest(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """float64 output [H,D] of one query [H,D] on all keys [G,T,D] of its sequence."""
+    scores = q.double().view(k.shape[0], -1, WIDTH) @ k.double().mT * WIDTH**-0.5
+    return (scores.softmax(-1) @ v.double()).view_as(q)
 
 
 def _sdpa(q: Tensor, k: Tensor, v: Tensor) -> Tensor:

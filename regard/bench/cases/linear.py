@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
-from regard.bench.cases.case import Case, Contestant, off
+from regard.bench.cases.case import Case, Contestant, off, worst
 from regard.run.native.linear import PackedLinear
 
 HIDDEN, KEYS, FEED, WORDS, LAYERS = 576, 192, 1536, 49_152, 30
@@ -108,4 +108,4 @@ def _unpacked(p: PackedLinear) -> Tensor:
 
 def _error(plain: list[Tensor], inputs: dict[int, Tensor]) -> Callable[[list[Tensor]], float]:
     truth = [inputs[w.shape[1]].double() @ w.double().mT for w in _sampled(plain)]
-    return lambda found: max(off(a, b) for a, b in zip(_sampled(found), truth, strict=True))
+    return lambda found: worst(off(a, b) for a, b in zip(_sampled(found), truth, strict=True))

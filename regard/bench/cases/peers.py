@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -30,8 +30,13 @@ def eager(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 def flex(predicate: Callable[..., Tensor], q: Tensor, k: Tensor, v: Tensor) -> Callable[[], Any]:
     """FlexAttention, compiled for these shapes when first called; predicate(batch, head, query, key) is its mask."""
-    from torch.nn.attention.flex_attention import create_block_mask, flex_attention
 
-    block = create_block_mask(predicate, None, None, q.shape[2], k.shape[2], device="cpu")
-    compiled = torch.compile(flex_attention, dynamic=False)
-    return partial(compiled, q, k, v, block_mask=block, enable_gqa=q.shape[1] != k.shape[1])
+    @cache
+    def made() -> Callable[[], Any]:
+        from torch.nn.attention.flex_attention import create_block_mask, flex_attention
+
+        block = create_block_mask(predicate, None, None, q.shape[2], k.shape[2], device="cpu")
+        compiled = torch.compile(flex_attention, dynamic=False)
+        return partial(compiled, q, k, v, block_mask=block, enable_gqa=q.shape[1] != k.shape[1])
+
+    return lambda: made()()
