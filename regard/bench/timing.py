@@ -9,6 +9,7 @@ from statistics import median
 from regard.bench.cases.case import Case
 
 MIN_TURNS = 3
+SETTLE_SECONDS = 0.03  # OpenMP's threads wait at work for some time; whoever comes next would share a core with them
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,7 @@ def timed(case: Case, repeats: int, budget_seconds: float) -> Times:
             break
         for who, contestant in case.contestants.items():
             case.before()
+            time.sleep(SETTLE_SECONDS)
             start = time.perf_counter()
             contestant.run()
             found.seconds[who].append(time.perf_counter() - start)

@@ -92,7 +92,7 @@ def paged(
     """
     check_pages(key_pages, value_pages)
     documents = layout.documents(cu_query)
-    _check_query(q, key_pages, layout, documents.cu_query)
+    _check_query(q, key_pages, layout, len(documents.cu_query) - 1, int(documents.cu_query[-1]))
     query_positions, key_positions = documents.positions()
     (_, groups, width, _), value_width = key_pages.shape, value_pages.shape[3]
     k, v = (q.new_empty(d).expand(1, groups, len(key_positions), d) for d in (width, value_width))  # shapes alone
@@ -106,24 +106,26 @@ def paged(
         ranges or documents.causal(),
         softmax or core.Softmax(),
     )
-    check_table(layout, key_pages.shape[0])
-    pages = (key_pages, value_pages, layout.block_table.int().contiguous())
+    table = layout.block_table.int()
+    call = calls.Call()
+    views = call.view(table), call.view(layout.lengths.int())
+    call.native.check_table(*views, layout.page_size, key_pages.shape[0])
+    pages = (key_pages, value_pages, table)
     return documents_run(
         plan, watch, output, calls.Documents(documents.cu_query.tolist(), documents.cu_key.tolist(), pages)
     )
 
 
-def _check_query(q: Tensor, key_pages: Tensor, layout: Paged, cu_query: Tensor) -> None:
-    groups, width, size = key_pages.shape[1:]
-    if q.ndim != 3 or q.shape[2] != width or q.shape[1] % groups or q.shape[0] != int(cu_query[-1]):
+def _check_query(q: Tensor, key_pages: Tensor, layout: Paged, sequences: int, tokens: int) -> None:
+    _, groups, width, size = key_pages.shape
+    if q.ndim != 3 or q.shape[2] != width or q.shape[1] % groups or q.shape[0] != tokens:
         raise ValueError(
-            f"q must be [{int(cu_query[-1])} new tokens, heads, {width}] with heads a multiple of {groups}, "
-            f"got {list(q.shape)}"
+            f"q must be [{tokens} new tokens, heads, {width}] with heads a multiple of {groups}, got {list(q.shape)}"
         )
-    if layout.page_size != size or len(cu_query) != len(layout.lengths) + 1:
+    if layout.page_size != size or sequences != len(layout.lengths):
         raise ValueError(
             f"the layout has {len(layout.lengths)} sequences and pages of {layout.page_size}, the queries are of "
-            f"{len(cu_query) - 1} and the pages hold {size}"
+            f"{sequences} and the pages hold {size}"
         )
 
 
@@ -146,9 +148,8 @@ def paged_decode(
     on the batch or the number of threads.
     """
     check_pages(key_pages, value_pages)
-    _check_query(q, key_pages, layout, torch.arange(len(layout.lengths) + 1))
+    _check_query(q, key_pages, layout, len(q), len(q))
     sequences, heads, width = q.shape
-    check_table(layout, key_pages.shape[0])
     call = calls.Call()
     raw = call.native.Decode()
     out = torch.empty((sequences, heads, value_pages.shape[3]))
@@ -162,11 +163,3 @@ def paged_decode(
     raw.scale = width**-0.5 if scale is None else float(scale)
     raw.run(torch.get_num_threads())
     return Output(out.to(q.dtype), row_max, row_log_sum)
-
-
-def check_table(layout: Paged, num_pages: int) -> None:
-    """Every page that is read must exist."""
-    used = torch.arange(layout.block_table.shape[1]) * layout.page_size < layout.lengths[:, None]
-    pages = layout.block_table[used]
-    if pages.numel() and not 0 <= int(pages.min()) <= int(pages.max()) < num_pages:
-        raise ValueError(f"block_table names pages {int(pages.min())} … {int(pages.max())} of {num_pages}")

@@ -235,7 +235,7 @@ def test_pages_refuse_what_does_not_fit() -> None:
         new_pages(2, 1, 8, 8, 12)
     with pytest.raises(ValueError, match="slots must lie in 0 … 31"):
         write_pages(torch.zeros(1, 1, 8), torch.zeros(1, 1, 8), torch.tensor([32]), key_pages, value_pages)
-    with pytest.raises(ValueError, match="names pages 5 … 5 of 2"):
+    with pytest.raises(ValueError, match="names page 5 of 2 for sequence 0"):
         layout = Paged(torch.tensor([[5]]).int(), torch.tensor([3]).int(), 16)
         paged_decode(torch.zeros(1, 1, 8), key_pages, value_pages, layout)
     layout = Paged(torch.tensor([[0]]).int(), torch.tensor([3]).int(), 16)

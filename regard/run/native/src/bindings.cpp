@@ -114,6 +114,7 @@ NB_MODULE(_core, m) {
       .def_rw("sink", &Decode::sink)
       .def_rw("scale", &Decode::scale)
       .def("run", &decode, "threads"_a, nb::call_guard<nb::gil_scoped_release>());
+  m.def("check_table", &check_table, "block_table"_a, "lengths"_a, "page_size"_a, "num_pages"_a);
   m.def("write_pages", &write_pages, nb::call_guard<nb::gil_scoped_release>());
   m.def("advise_huge", &advise_huge, "address"_a, "bytes"_a);
   m.def("read_floats",

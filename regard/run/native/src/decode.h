@@ -5,7 +5,8 @@
 //     m, c, e, l as in rowstate.h
 //     o = c·o + Σ_t e_t v_t, a page at a time
 //
-// Pages are fetched PAGES_AHEAD ahead: they lie anywhere, so the machine's own prefetching sees no pattern.
+// Pages are fetched TOKENS_AHEAD ahead, to the second cache, which takes more at once than the first: they lie
+// anywhere, so the machine's own prefetching sees no pattern.
 #pragma once
 #include "paged.h"
 #include "rowstate.h"
@@ -13,7 +14,9 @@
 
 namespace regard::REGARD_ISA {
 
-constexpr int64_t PAGES_AHEAD = 4;
+constexpr int64_t TOKENS_AHEAD = 48;
+
+REGARD_INLINE void fetch_to_second_cache(const void* at) { __builtin_prefetch(at, 0, 2); }
 
 struct Piece {  // tokens begin … end-1, which are those of whole pages but at the ends of a sequence
   const Decode& call;
@@ -21,6 +24,7 @@ struct Piece {  // tokens begin … end-1, which are those of whole pages but at
 
   REGARD_INLINE int64_t first_page() const { return begin / call.page_size(); }
   REGARD_INLINE int64_t num_pages() const { return (end + call.page_size() - 1) / call.page_size() - first_page(); }
+  REGARD_INLINE int64_t pages_ahead() const { return (TOKENS_AHEAD + call.page_size() - 1) / call.page_size(); }
   // The page'th page of the sequence, or the last there is.
   REGARD_INLINE int64_t at(int64_t page) const {
     const int64_t last = (*call.lengths.at<const int>(sequence) - 1) / call.page_size();
@@ -35,12 +39,12 @@ REGARD_STEP void score_pages(const Piece& piece, const float* query, float* scor
   const int64_t width = call.key_width(), size = call.page_size();
   for (int64_t page = 0; page < piece.num_pages(); ++page) {
     const Stored* keys = call.key_pages.at<const Stored>(piece.at(piece.first_page() + page), piece.group);
-    const Stored* ahead = call.key_pages.at<const Stored>(piece.at(piece.first_page() + page + PAGES_AHEAD), piece.group);
+    const Stored* ahead = call.key_pages.at<const Stored>(piece.at(piece.first_page() + page + piece.pages_ahead()), piece.group);
     for (int64_t t = 0; t < size; t += W) {
       vf sum[N];
       for (int n = 0; n < N; ++n) sum[n] = zero();
       for (int64_t d = 0; d < width; ++d) {
-        __builtin_prefetch(ahead + d * size + t);
+        fetch_to_second_cache(ahead + d * size + t);
         const vf k = load_widened(keys + d * size + t);
 #pragma GCC unroll 4
         for (int n = 0; n < N; ++n) sum[n] = fma(splat(query[n * width + d]), k, sum[n]);
@@ -65,12 +69,12 @@ REGARD_STEP void mix_pages(const Piece& piece, const float* e, float* out, int64
     const int64_t from = piece.begin > first ? piece.begin - first : 0;
     const int64_t to = piece.end - first < size ? piece.end - first : size;
     const Stored* values = call.value_pages.at<const Stored>(piece.at(piece.first_page() + page), piece.group) + d;
-    const Stored* ahead = call.value_pages.at<const Stored>(piece.at(piece.first_page() + page + PAGES_AHEAD), piece.group) + d;
+    const Stored* ahead = call.value_pages.at<const Stored>(piece.at(piece.first_page() + page + piece.pages_ahead()), piece.group) + d;
     const float* weight = e + page * size;
     for (int64_t t = from; t < to; ++t) {
 #pragma GCC unroll 4
       for (int m = 0; m < M; ++m) {
-        __builtin_prefetch(ahead + t * width + m * W);
+        fetch_to_second_cache(ahead + t * width + m * W);
         const vf v = load_widened(values + t * width + m * W);
 #pragma GCC unroll 4
         for (int n = 0; n < N; ++n) sum[n][m] = fma(splat(weight[n * PIECE_TOKENS + t]), v, sum[n][m]);

@@ -1,9 +1,12 @@
 #include "paged.h"
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <cstring>
 #include <limits>
+#include <stdexcept>
+#include <string>
 #include <vector>
 
 #include "kernels.h"
@@ -44,30 +47,46 @@ void join(const Decode& call, int64_t sequence, int64_t head, const float* parts
 
 }  // namespace
 
+void check_table(const View& block_table, const View& lengths, int64_t page_size, int64_t num_pages) {
+  for (int64_t s = 0; s < lengths.shape[0]; ++s) {
+    const int64_t length = *lengths.at<int>(s);
+    for (int64_t page = 0; page * page_size < length; ++page) {
+      const int64_t named = *block_table.at<int>(s, page);
+      if (named < 0 || named >= num_pages)
+        throw std::invalid_argument("block_table names page " + std::to_string(named) + " of " +
+                                    std::to_string(num_pages) + " for sequence " + std::to_string(s));
+    }
+  }
+}
+
 void decode(const Decode& call, int threads) {
+  check_table(call.block_table, call.lengths, call.page_size(), call.key_pages.shape[0]);
+  const int64_t units = call.sequences() * call.groups(), shared = call.shared(), floats = call.part_floats();
   std::vector<Part> parts;
-  std::vector<int64_t> first_part(static_cast<size_t>(call.sequences() * call.groups() + 1), 0);
+  std::vector<int64_t> first_part(static_cast<size_t>(units + 1), 0);
   for (int64_t s = 0; s < call.sequences(); ++s) {
     const int64_t length = *call.lengths.at<int>(s), start = call.starts ? *call.starts.at<int>(s) : 0;
     for (int64_t g = 0; g < call.groups(); ++g) {
-      for (int64_t cut = start / SPLIT_TOKENS * SPLIT_TOKENS; cut < length; cut += SPLIT_TOKENS)
+      int64_t cut = start / SPLIT_TOKENS * SPLIT_TOKENS;
+      do {  // at least one, so that an empty sequence is written too
         parts.push_back({s, g, std::max(cut, start), std::min(cut + SPLIT_TOKENS, length)});
+        cut += SPLIT_TOKENS;
+      } while (cut < length);
       first_part[static_cast<size_t>(s * call.groups() + g + 1)] = static_cast<int64_t>(parts.size());
     }
   }
-  const int64_t shared = call.shared(), floats = call.part_floats();
+  std::vector<std::atomic<int64_t>> left(static_cast<size_t>(units));
+  for (size_t unit = 0; unit < left.size(); ++unit) left[unit] = first_part[unit + 1] - first_part[unit];
   std::vector<float> found(parts.size() * static_cast<size_t>(shared * floats));
   parallel(static_cast<int64_t>(parts.size()), threads, [&](int64_t task) {
     const Part& part = parts[static_cast<size_t>(task)];
     kernels().decode(call, part.sequence, part.group, part.begin, part.end, found.data() + task * shared * floats);
+    const size_t unit = static_cast<size_t>(part.sequence * call.groups() + part.group);
+    if (left[unit].fetch_sub(1) != 1) return;
+    const int64_t first = first_part[unit], count = first_part[unit + 1] - first;  // the last part joins them all
+    for (int64_t h = 0; h < shared; ++h)
+      join(call, part.sequence, part.group * shared + h, found.data() + (first * shared + h) * floats, count, shared * floats);
   });
-  for (int64_t s = 0; s < call.sequences(); ++s) {
-    for (int64_t head = 0; head < call.heads(); ++head) {
-      const size_t unit = static_cast<size_t>(s * call.groups() + head / shared);
-      const int64_t first = first_part[unit], count = first_part[unit + 1] - first;
-      join(call, s, head, found.data() + (first * shared + head % shared) * floats, count, shared * floats);
-    }
-  }
 }
 
 namespace {

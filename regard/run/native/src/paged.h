@@ -29,6 +29,9 @@ struct Decode {
   REGARD_INLINE int64_t part_floats() const { return 2 + value_width(); }  // m, l, then Σ e·v
 };
 
+// Throws std::invalid_argument where a page that would be read does not exist.
+void check_table(const View& block_table, const View& lengths, int64_t page_size, int64_t num_pages);
+
 void decode(const Decode& call, int threads);
 
 // Puts tokens into pages of their type: k [T,G,Dk], v [T,G,Dv]; slots i64 [T], page · page_size + place.
