@@ -44,7 +44,7 @@ EXPECTED = {
     | {"native, pages of 256", "transformers, gathered"},
     "decode-ragged": {"read the bytes", "native, paged", "native, contiguous", "native, pages in order"}
     | {"native, pages of 256", "transformers, gathered"},
-    "linear-5": {"torch linear", "native, packed", "native, packed int8", "read the weights"}
+    "linear-5": {"torch linear", "native, packed", "native, packed, joined", "native, packed int8", "read the weights"}
     | ({"MKL, packed"} if torch.backends.mkl.is_available() else set()),
 }
 

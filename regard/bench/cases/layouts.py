@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention as sdpa
 
-from regard.bench.cases import gathered, pages
+from regard.bench.cases import gathered, pages, peers
 from regard.bench.cases.case import Case, Contestant, off, worst
 from regard.run.layout import Paged, Ragged
 from regard.run.output import Output
@@ -74,7 +74,7 @@ def decode(lengths: list[int], heads: int = 9, groups: int = 3, page_size: int =
     alone = [[head[None] for own in tensors for head in own] for tensors in (keys, values)]
     contiguous = _decoder(q.view(-1, heads // groups, WIDTH), alone[0], alone[1], page_size)
     contestants = {
-        "read the bytes": Contestant(lambda: [t.sum() for t in flat]),
+        "read the bytes": Contestant(lambda: [peers.read(t) for t in flat]),
         "native, paged": Contestant(_decoder(q, keys, values, page_size, make), error),
         "native, contiguous": Contestant(lambda: contiguous().view_as(q), error),
         "native, pages in order": Contestant(_decoder(q, keys, values, page_size), error),

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
+from regard.bench.cases import peers
 from regard.bench.cases.case import Case, Contestant, off, worst
 from regard.run.native.linear import PackedLinear
 
@@ -54,6 +55,25 @@ def packed(layers: int, words: int, int8: bool) -> list[PackedLinear]:
 
 
 @cache
+def joined(layers: int, words: int) -> list[PackedLinear]:
+    """The same in float32, layers of one input as one: queries, keys and values, and both halves of the gated layer."""
+    plain, found = weights(layers, words), []
+    for first in range(0, len(plain) - 1, len(SHAPES)):
+        q, k, v, out, gate, up, down = plain[first : first + len(SHAPES)]
+        found += [PackedLinear.pack(w) for w in (torch.cat([q, k, v]), out, torch.cat([gate, up]), down)]
+    return [*found, PackedLinear.pack(plain[-1])]
+
+
+def _parted(found: list[Tensor]) -> list[Tensor]:
+    """The outputs of joined layers as those of each layer."""
+    parts: list[Tensor] = []
+    for first in range(0, len(found) - 1, 4):
+        qkv, out, both, down = found[first : first + 4]
+        parts += [*qkv.split([HIDDEN, KEYS, KEYS], 1), out, *both.split(FEED, 1), down]
+    return [*parts, found[-1]]
+
+
+@cache
 def mkl(layers: int, words: int) -> list[Tensor]:
     """The same in MKL's own packing."""
     return [torch.ops.mkl._mkl_reorder_linear_weight(w, MKL_ROWS) for w in weights(layers, words)]
@@ -64,7 +84,7 @@ def step(rows: int, layers: int = LAYERS, words: int = WORDS) -> Case:
     make = torch.Generator().manual_seed(rows)
     plain = weights(layers, words)
     inputs = {width: torch.randn(rows, width, generator=make) for width in (HIDDEN, FEED)}
-    floats, bytes8 = packed(layers, words, False), packed(layers, words, True)
+    floats, bytes8, together = packed(layers, words, False), packed(layers, words, True), joined(layers, words)
     error, error8 = _error(plain, inputs), _error([_unpacked(p) for p in _sampled(bytes8)], inputs)
 
     def all_of(applies: list[Apply], given: list[int]) -> Callable[[], list[Tensor]]:
@@ -77,10 +97,14 @@ def step(rows: int, layers: int = LAYERS, words: int = WORDS) -> Case:
         contestants["MKL, packed"] = Contestant(all_of([partial(_mkl, p, w, rows) for p, w in both], widths), error)
     contestants |= {
         "native, packed": Contestant(all_of(list(floats), widths), error),
+        "native, packed, joined": Contestant(
+            all_of(list(together), [p.depth for p in together]), lambda found: error(_parted(found))
+        ),
         "native, packed int8": Contestant(all_of(list(bytes8), widths), error8),
-        "read the weights": Contestant(memory(layers, words).sum),
+        "read the weights": Contestant(partial(peers.read, memory(layers, words))),
     }
     also = [("native, packed", who) for who in ("MKL, packed", "read the weights") if who in contestants]
+    also.append(("native, packed, joined", "read the weights"))
     size = sum(w.numel() for w in plain) * 4 / 2**20
     return Case("torch linear", contestants, also=tuple(also), note=f"{len(plain)} layers, {size:.0f} MiB of weights")
 

@@ -1,4 +1,4 @@
-"""What regard's backends are measured against: the eager form and compiled FlexAttention."""
+"""What regard's backends are measured against: the eager form, compiled FlexAttention, and reading the bytes."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from regard.bench.machine import available_bytes
+from regard.run.native.extension import extension
 
 EAGER_TOKENS = 4096
 
@@ -40,3 +41,8 @@ def flex(predicate: Callable[..., Tensor], q: Tensor, k: Tensor, v: Tensor) -> C
         return partial(compiled, q, k, v, block_mask=block, enable_gqa=q.shape[1] != k.shape[1])
 
     return lambda: made()()
+
+
+def read(floats: Tensor) -> float:
+    """The sum of contiguous float32 numbers: the time that reading them takes, on all threads."""
+    return float(extension().read_floats(floats.data_ptr(), floats.numel(), torch.get_num_threads()))
