@@ -1,0 +1,96 @@
+"""What kernels are handed: addresses with strides (in elements), and sizes. A kernel reads fields by name.
+
+Nothing is copied to build these; a dimension that repeats (a mask shared by all heads) has stride 0.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from torch import Tensor
+
+# Kinds of score terms, as kernels compare them.
+SCALE, HEAD_SCALE, KEY_BIAS, SLOPE, DISTANCE, TABLE, SOFTCAP = range(7)
+
+
+class Matrix(NamedTuple):
+    """A tensor [batch, heads, rows, columns]."""
+
+    at: Any
+    batch: int
+    head: int
+    row: int
+    column: int
+
+
+class Line(NamedTuple):
+    """A tensor [batch, heads, items]."""
+
+    at: Any
+    batch: int
+    head: int
+    item: int
+
+
+class Term(NamedTuple):
+    """A score term: a tensor [batch, heads, rows, columns] or None, a number (scale or cap), a reach (tokens)."""
+
+    at: Any
+    batch: int
+    head: int
+    row: int
+    column: int
+    number: float
+    reach: int
+
+
+class Tiles(NamedTuple):
+    """Which tiles to visit: order int32 [batch, heads, blocks, length], full ones first, and how many of each.
+
+    counts int32 [batch, heads, blocks, 2]: full tiles, and all that are visited.
+    """
+
+    order: Any
+    counts: Any
+    batch: int
+    head: int
+    length: int
+
+
+class Call(NamedTuple):
+    """One attention call. start, stop: the visible ranges [batch, heads, queries, intervals], int32.
+
+    Positions are int32 [batch, tokens], from a common origin. to_log2: what turns a score into a power of two;
+    unit: what turns it into a natural score.
+    """
+
+    q: Matrix
+    k: Matrix
+    v: Matrix
+    start: Matrix
+    stop: Matrix
+    query_positions: Line
+    key_positions: Line
+    terms: tuple[Term, ...]
+    heads: int
+    shared: int
+    queries: int
+    keys: int
+    intervals: int
+    unit: float
+    to_log2: float
+
+
+def matrix(tensor: Tensor | None) -> Matrix:
+    """A tensor of four dimensions as it lies."""
+    return Matrix(None, 0, 0, 0, 0) if tensor is None else Matrix(tensor, *tensor.stride())
+
+
+def line(tensor: Tensor | None) -> Line:
+    """A tensor of three dimensions as it lies."""
+    return Line(None, 0, 0, 0) if tensor is None else Line(tensor, *tensor.stride())
+
+
+def line_of_tokens(tensor: Tensor | None) -> Line:
+    """A tensor [batch, tokens], the same for all heads."""
+    return Line(None, 0, 0, 0) if tensor is None else Line(tensor, tensor.stride(0), 0, tensor.stride(1))
