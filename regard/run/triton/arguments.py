@@ -81,6 +81,61 @@ class Call(NamedTuple):
     to_log2: float
 
 
+class Cells(NamedTuple):
+    """Partial results of a Pool, contiguous [batch, heads, rows, columns]: total float64, most float32."""
+
+    total: Any
+    most: Any
+    rows: int
+    columns: int
+
+
+class Watch(NamedTuple):
+    """What statistics read and where they write; None for what is not watched.
+
+    key_scale [batch, heads, keys] and counted [batch, queries]. features, query_labels and key_labels hold one record
+    after another in the place of heads. sums [records, rows of all heads]; mass [programs, keys] and bins [programs,
+    bins] float64 are partial.
+    """
+
+    key_scale: Line
+    counted: Line
+    features: Line
+    query_labels: Line
+    key_labels: Line
+    entropy: Any
+    maximum: Any
+    sums: Any
+    rows: int
+    top_weights: Any
+    top_keys: Any
+    mass: Any
+    bins: Any
+    pool: Cells
+
+
+class Watched(NamedTuple):
+    """What a statistics kernel is compiled for: flags, numbers of records, and the shifts of a Pool.
+
+    row_shift and key_side are those of a cell within one tile, key_shift that of the whole cell.
+    """
+
+    scaled: bool
+    counted: bool
+    entropy: bool
+    maximum: bool
+    features: int
+    matches: int
+    distance: int
+    top: int
+    columns: bool
+    bins: int
+    pool: bool
+    row_shift: int
+    key_shift: int
+    key_side: int
+
+
 def matrix(tensor: Tensor | None) -> Matrix:
     """A tensor of four dimensions as it lies."""
     return Matrix(None, 0, 0, 0, 0) if tensor is None else Matrix(tensor, *tensor.stride())

@@ -49,13 +49,13 @@ class Prepared:
         return visible.listed(visible.classes(self.plan.ranges, shape.rows, shape.keys, lead))
 
 
-def prepare(plan: core.Plan) -> Prepared:
+def prepare(plan: core.Plan, watch: core.Watch | None = None) -> Prepared:
     """Addresses, strides and numbers of a plan; nothing of q, k or v is copied."""
     plan = replace(plan, q=plan.q.detach(), k=plan.k.detach(), v=None if plan.v is None else plan.v.detach())
     batch, heads, queries, _ = plan.q.shape
     start, stop = (t.to(torch.int32).expand(batch, heads, -1, -1) for t in (plan.ranges.start, plan.ranges.stop))
     kinds, terms, unit = _terms(plan)
-    query_positions, key_positions = positions_of(plan) if reads_positions(plan) else (Line(None, 0, 0, 0),) * 2
+    query_positions, key_positions = positions_of(plan) if reads_positions(plan, watch) else (Line(None, 0, 0, 0),) * 2
     call = Call(
         matrix(plan.q),
         matrix(plan.k),
@@ -76,9 +76,12 @@ def prepare(plan: core.Plan) -> Prepared:
     return Prepared(plan, call, kinds)
 
 
-def reads_positions(plan: core.Plan) -> bool:
-    """Whether a score term does."""
-    return any(isinstance(t, core.Slope | core.Distance) for t in plan.terms)
+def reads_positions(plan: core.Plan, watch: core.Watch | None) -> bool:
+    """Whether a score term or a watched statistic does."""
+    watched = () if watch is None else watch.statistics
+    return any(isinstance(t, core.Slope | core.Distance) for t in plan.terms) or any(
+        isinstance(s, core.RowDistance | core.DistanceHistogram) for s in watched
+    )
 
 
 def positions_of(plan: core.Plan) -> tuple[Line, Line]:
@@ -181,5 +184,8 @@ def empty_like_rows(q: Tensor, width: int) -> Tensor:
 
 
 def run(plan: core.Plan, watch: core.Watch | None, output: bool) -> Output:
-    out, row_max, row_log_sum = forward(prepare(plan), output)
-    return Output(out, row_max, row_log_sum)
+    from regard.run.triton import watch as watching
+    ready = prepare(plan, watch)
+    out, row_max, row_log_sum = forward(ready, output)
+    found = () if watch is None else watching.statistics(ready, watch, row_max, row_log_sum)
+    return Output(out, row_max, row_log_sum, found)

@@ -46,3 +46,8 @@ def shape_for(table: dict[int, tuple[Shape, ...]], width: int, dtype: torch.dtyp
     """The table's entry for the wider of a call's key and value widths."""
     place = (max(padded(width), 64) // 64).bit_length() - 1
     return table[dtype.itemsize][place]
+
+
+def power_of_two(count: int) -> int:
+    """The power of two, 1 or more, that a count fits in."""
+    return 1 << max(0, count - 1).bit_length()
