@@ -14,6 +14,7 @@ from regard import core
 from regard.run.output import Output
 from regard.run.triton import arguments, visible
 from regard.run.triton.arguments import Call, Line, Term, Tiles, line_of_tokens, matrix
+from regard.run.triton.refusals import reads_positions
 from regard.run.triton.shapes import FORWARD, Shape, padded, shape_for
 
 
@@ -74,14 +75,6 @@ def prepare(plan: core.Plan, watch: core.Watch | None = None) -> Prepared:
         unit * math.log2(math.e),
     )
     return Prepared(plan, call, kinds)
-
-
-def reads_positions(plan: core.Plan, watch: core.Watch | None) -> bool:
-    """Whether a score term or a watched statistic does."""
-    watched = () if watch is None else watch.statistics
-    return any(isinstance(t, core.Slope | core.Distance) for t in plan.terms) or any(
-        isinstance(s, core.RowDistance | core.DistanceHistogram) for s in watched
-    )
 
 
 def positions_of(plan: core.Plan) -> tuple[Line, Line]:
@@ -183,9 +176,11 @@ def empty_like_rows(q: Tensor, width: int) -> Tensor:
     return q.new_empty((batch, heads, queries, width))
 
 
-def run(plan: core.Plan, watch: core.Watch | None, output: bool) -> Output:
-    from regard.run.triton import watch as watching
+def walk(plan: core.Plan, watch: core.Watch | None, output: bool) -> Output:
+    """The output if asked for, the rows' state, and what each watched record gives."""
+    from regard.run.triton.watch import statistics
+
     ready = prepare(plan, watch)
     out, row_max, row_log_sum = forward(ready, output)
-    found = () if watch is None else watching.statistics(ready, watch, row_max, row_log_sum)
+    found = () if watch is None else statistics(ready, watch, row_max, row_log_sum)
     return Output(out, row_max, row_log_sum, found)

@@ -17,8 +17,6 @@ from regard.run.triton.shapes import STATISTICS, Shape, power_of_two
 Result = Tensor | tuple[Tensor, ...]
 
 SLICES = 16
-MAX_TOP = 16
-MAX_SUMS = 32
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from regard.run.triton.kernels.scores import LN2, LOG2E, scored
+from regard.run.triton.kernels.scores import row_exponent, scored
 from regard.run.triton.kernels.tiles import (
     block_of,
     full_tile,
@@ -20,15 +20,6 @@ from regard.run.triton.kernels.tiles import (
     tiles_of_rows,
     visible_cells,
 )
-
-
-@triton.jit
-def row_exponent(peak, unit):
-    """m · log2 e of rows whose largest score is `peak`; 0 where nothing was seen yet, so that s - m stays defined.
-
-    The second computation of a weight must take this from row_max = peak · unit by the same two products.
-    """
-    return tl.where(peak == -float("inf"), 0.0, peak * unit * LOG2E)
 
 
 @triton.jit
@@ -47,9 +38,9 @@ def absorb_tile(
         seen = visible_cells(call, batch, head, rows, keys)
         score = tl.where(seen, score, -float("inf"))
     higher = tl.maximum(peak, tl.max(score, 1))
-    exponent = row_exponent(higher, call.unit)
+    exponent = row_exponent(higher * call.unit)
     p = tl.exp2(score * call.to_log2 - exponent[:, None])
-    shrink = tl.where(peak == -float("inf"), 0.0, tl.exp2(row_exponent(peak, call.unit) - exponent))
+    shrink = tl.where(peak == -float("inf"), 0.0, tl.exp2(row_exponent(peak * call.unit) - exponent))
     total = total * shrink + tl.sum(p, 1)
     if OUTPUT:
         v = block_of(call.v, batch, shared, keys, call.keys, VALUE_WIDTH, VALUE_PADDED, MASKED)

@@ -79,3 +79,18 @@ def scored(dot, call, batch, head, rows, keys, TERMS: tl.constexpr, GRAD: tl.con
             if GRAD:
                 slope = slope * (1.0 - bent * bent)
     return score, slope
+
+
+@triton.jit
+def row_exponent(row_max):
+    """m · log2 e of rows with the largest score m; 0 where nothing was seen yet, so that s - m stays defined."""
+    return tl.where(row_max == -float("inf"), 0.0, row_max * LOG2E)
+
+
+@triton.jit
+def powers(score, call, row_max, row_log_sum):
+    """log2 of the weights of a tile, from its scores and the rows' state by the forward walk's own arithmetic.
+
+    First s - m, which is exact where it matters, then the logarithm of the sum: their own sum would lose digits.
+    """
+    return (score * call.to_log2 - row_exponent(row_max)[:, None]) - (row_log_sum * LOG2E)[:, None]

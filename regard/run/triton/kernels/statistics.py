@@ -11,7 +11,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from regard.run.triton.kernels.scores import LN2, LOG2E, distances, scored
+from regard.run.triton.kernels.scores import LN2, distances, powers, scored
 from regard.run.triton.kernels.tiles import block_of, full_tile, partial_tile, tiles_of_rows, visible_cells
 
 NO_KEY = tl.constexpr(2147483647)
@@ -27,8 +27,7 @@ def weights_of_tile(
     keys = tile * BLOCK_N + tl.arange(0, BLOCK_N)
     k = block_of(call.k, batch, head // call.shared, keys, call.keys, WIDTH, PADDED, MASKED)
     score, _ = scored(tl.dot(q, k.T, input_precision="ieee"), call, batch, head, rows, keys, TERMS, False)
-    power = score * call.to_log2 - tl.where(row_max == -float("inf"), 0.0, row_max * LOG2E)[:, None]
-    power = power - (row_log_sum * LOG2E)[:, None]
+    power = powers(score, call, row_max, row_log_sum)
     weight = tl.exp2(power)
     if SCALED:
         place = key_scale.at + batch * key_scale.batch + head * key_scale.head + keys * key_scale.item
