@@ -81,6 +81,15 @@ class Call(NamedTuple):
     to_log2: float
 
 
+class Pages(NamedTuple):
+    """A pool of pages: tokens of a page, how many pages, and elements from one to the next."""
+
+    at: Any
+    size: int
+    count: int
+    stride: int
+
+
 class Cells(NamedTuple):
     """Partial results of a Pool, contiguous [batch, heads, rows, columns]: total float64, most float32."""
 

@@ -36,6 +36,12 @@ BACKWARD = {
     4: (Shape(64, 64, 8, 1), Shape(32, 32, 8, 1), Shape(16, 16, 8, 1), Shape(16, 16, 8, 1)),
 }
 
+# rows are the heads that share a key-value head
+DECODE = {
+    2: (Shape(0, 128, 4, 3), Shape(0, 64, 4, 3), Shape(0, 32, 4, 2), Shape(0, 32, 4, 2)),
+    4: (Shape(0, 64, 4, 2), Shape(0, 64, 4, 2), Shape(0, 32, 4, 2), Shape(0, 16, 4, 1)),
+}
+
 
 def padded(width: int) -> int:
     """The power of two, 16 or more, that a width fits in."""
