@@ -132,7 +132,9 @@ class Session:
         out = None
         if self._watches(place):
             grad = torch.is_grad_enabled() and any(t.requires_grad for t in (query, key, value))
-            together = self.backend in ("auto", "native") and self.heads is None and not grad
+            fused = fused_observer(query.device)
+            ours = self.backend == "auto" or (fused is not None and self.backend == fused.name)
+            together = ours and self.heads is None and not grad
             with _aside(query):
                 out = self._absorb(module, place, _within_seen(call, place), together)
         if out is None:
@@ -216,7 +218,7 @@ class Session:
         if outside:
             raise Unsupported(f"layer {place.name} has heads 0 to {num_heads - 1}; head {outside[0]} was asked for")
         kept = Kept() if self.keep else None
-        watched = Watched(place, number, heads, Watching(self.statistics, fused_observer()), kept)
+        watched = Watched(place, number, heads, Watching(self.statistics, fused_observer(call.q.device)), kept)
         self.watched[(id(module), number)] = watched
         return watched
 

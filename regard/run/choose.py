@@ -11,12 +11,15 @@ from torch.nn.functional import scaled_dot_product_attention
 from regard import core
 from regard.errors import UserError
 from regard.mechanism import Inputs, Mechanism, lower, prepared
-from regard.run import native, reference, strips
+from regard.run import native, reference, strips, triton
 from regard.run.native import Native
+from regard.run.triton import Triton
 
 
-def fused_observer() -> Native | None:
-    """The backend that reduces weights without handing them out, or None where there is none on this machine."""
+def fused_observer(device: torch.device) -> Native | Triton | None:
+    """The backend that reduces weights on this device without handing them out, or None where there is none."""
+    if device.type == "cuda":
+        return triton.TRITON if triton.why_unavailable(device) is None else None
     return native.NATIVE if native.available() else None
 
 
@@ -35,13 +38,18 @@ def attend(mechanism: Mechanism, x: Inputs, backend: str = "auto") -> Tensor:
     prepared_inputs = of_one_type(prepared(mechanism, x))
     plain = mechanism.replace(prepare=())
     needs_grad = torch.is_grad_enabled() and strips.requires_grad(plain, prepared_inputs)
-    for name in BACKENDS if backend == "auto" else (backend,):
+    for name in automatic(x.q.device) if backend == "auto" else (backend,):
         reason, run = BACKENDS[name](plain, prepared_inputs, needs_grad)
         if run is not None:
             return run().to(x.q.dtype)
         if backend != "auto":
             raise UserError(f"backend {name!r} cannot compute {mechanism.name}: {reason}; use backend='auto'")
     raise AssertionError("strips compute every mechanism")
+
+
+def automatic(device: torch.device) -> list[str]:
+    """The backends that "auto" tries, in order: on the CPU not Triton, whose interpreter is for tests."""
+    return [name for name in BACKENDS if name != "triton" or device.type == "cuda"]
 
 
 def of_one_type(x: Inputs) -> Inputs:
@@ -59,14 +67,24 @@ Attempt = tuple[str, Callable[[], Tensor] | None]
 
 
 def _native(mechanism: Mechanism, x: Inputs, needs_grad: bool) -> Attempt:
-    fused = fused_observer()
-    if fused is None:
+    if not native.available():
         return str(native.why_unavailable()), None
     plan = lower(mechanism, x)
     if isinstance(plan, core.Refusal):
         return str(plan), None
-    reason = fused.refuses(plan, None, needs_grad)
+    reason = native.NATIVE.refuses(plan, None, needs_grad)
     return (reason, None) if reason else ("", lambda: native.attention(plan))
+
+
+def _triton(mechanism: Mechanism, x: Inputs, needs_grad: bool) -> Attempt:
+    absent = triton.why_unavailable(x.q.device)
+    if absent is not None:
+        return absent, None
+    plan = lower(mechanism, x)
+    if isinstance(plan, core.Refusal):
+        return str(plan), None
+    reason = triton.TRITON.refuses(plan, None, needs_grad)
+    return (reason, None) if reason else ("", lambda: triton.attention(plan))
 
 
 def _sdpa(mechanism: Mechanism, x: Inputs, needs_grad: bool) -> Attempt:
@@ -106,6 +124,7 @@ def _reference(mechanism: Mechanism, x: Inputs, needs_grad: bool) -> Attempt:
 
 
 BACKENDS: dict[str, Callable[[Mechanism, Inputs, bool], Attempt]] = {
+    "triton": _triton,
     "native": _native,
     "sdpa": _sdpa,
     "strips": _strips,

@@ -20,6 +20,7 @@ from regard.ranges import Ranges
 from regard.run.native import calls
 from regard.run.native.extension import extension
 from regard.run.output import Output
+from regard.run.triton import decode
 
 PAGE_SIZES = (16, 32, 64, 128, 256)
 
@@ -193,8 +194,9 @@ def write_pages(k: Tensor, v: Tensor, slots: Tensor, key_pages: Tensor, value_pa
 
 
 def _check_pages(key_pages: Tensor, value_pages: Tensor) -> None:
+    stored = (torch.float32, torch.bfloat16, torch.float16) if key_pages.is_cuda else (torch.float32,)
     for name, pages in (("key_pages", key_pages), ("value_pages", value_pages)):
-        if pages.dtype != torch.float32 or not pages.is_contiguous() or pages.ndim != 4:
+        if pages.dtype not in stored or not pages.is_contiguous() or pages.ndim != 4:
             raise ValueError(f"{name} must be contiguous float32 with 4 dimensions, got {pages.dtype} {pages.shape}")
     if key_pages.shape[:2] != value_pages.shape[:2] or key_pages.shape[3] != value_pages.shape[2]:
         raise ValueError(
@@ -215,24 +217,27 @@ def paged_decode(
 ) -> Output:
     """One decoding step: the newest query of every sequence against all its keys, page by page.
 
-    q [S,H,Dk] float32; scale: default 1/√Dk; starts int32 [S]: the first visible key slot (a window), default 0; sink
-    [H]: a learned extra logit. Gives out [S,H,Dv], row_max and row_log_sum [S,H].
+    q [S,H,Dk] in the pages' type, on the CPU float32; scale: default 1/√Dk; starts int32 [S]: the first visible key
+    slot (a window), default 0; sink [H]: a learned extra logit. Gives out [S,H,Dv], row_max and row_log_sum [S,H].
 
-    Long sequences are cut every 2,048 tokens and joined in order, so a result depends on its own sequence alone, not
-    on the batch or the number of threads.
+    Long sequences are cut every 2,048 tokens (512 on a GPU) and joined in order, so a result depends on its own
+    sequence alone, not on the batch or the number of threads. On a GPU the table's entries are not checked.
     """
     _check_pages(key_pages, value_pages)
     sequences, heads, width = q.shape
-    if q.dtype != torch.float32 or width != key_pages.shape[2] or heads % key_pages.shape[1]:
+    if q.dtype != key_pages.dtype or width != key_pages.shape[2] or heads % key_pages.shape[1]:
         raise ValueError(
-            f"q must be float32 [sequences, heads, {key_pages.shape[2]}] with heads a multiple of {key_pages.shape[1]},"
-            f" got {q.dtype} {list(q.shape)}"
+            f"q must be {key_pages.dtype} [sequences, heads, {key_pages.shape[2]}] with heads a multiple of "
+            f"{key_pages.shape[1]}, got {q.dtype} {list(q.shape)}"
         )
     if layout.page_size != key_pages.shape[3] or sequences != layout.lengths.shape[0]:
         raise ValueError(
             f"the layout has {layout.lengths.shape[0]} sequences and pages of {layout.page_size}, the tensors "
             f"{sequences} and {key_pages.shape[3]}"
         )
+    if q.is_cuda:
+        table, lengths = layout.block_table, layout.lengths
+        return decode.paged_decode(q, key_pages, value_pages, table, lengths, scale=scale, starts=starts, sink=sink)
     _check_table(layout, key_pages.shape[0])
     call = calls.Call()
     raw = call.native.Decode()

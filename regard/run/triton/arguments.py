@@ -86,7 +86,7 @@ class Pages(NamedTuple):
 
     at: Any
     size: int
-    count: int
+    num_pages: int
     stride: int
 
 

@@ -26,7 +26,9 @@ def why_unavailable(device: torch.device) -> str | None:
         return f"the tensors lie on {device}, and Triton computes on NVIDIA GPUs"
     capability = torch.cuda.get_device_capability(device)
     if capability < OLDEST_CAPABILITY:
-        return f"{device} has compute capability {capability[0]}.{capability[1]}; the kernels need 8.0 (Ampere) or newer"
+        return (
+            f"{device} has compute capability {capability[0]}.{capability[1]}; the kernels need 8.0 (Ampere) or newer"
+        )
     return None
 
 

@@ -15,7 +15,7 @@ from regard.run.output import Output
 from regard.run.triton import arguments, visible
 from regard.run.triton.arguments import Call, Line, Term, Tiles, line_of_tokens, matrix
 from regard.run.triton.refusals import reads_positions
-from regard.run.triton.shapes import FORWARD, Shape, padded, shape_for
+from regard.run.triton.shapes import FORWARD, Shape, Table, padded, shape_for
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,7 +38,7 @@ class Prepared:
         value = 16 if self.plan.v is None else self.plan.v.shape[-1]
         return {"WIDTH": width, "PADDED": padded(width), "VALUE_WIDTH": value, "VALUE_PADDED": padded(value)}
 
-    def shape(self, table: dict[int, tuple[Shape, ...]]) -> Shape:
+    def shape(self, table: Table) -> Shape:
         """This call's tile shape from a table."""
         widths = self.widths
         return shape_for(table, max(widths["PADDED"], widths["VALUE_PADDED"]), self.plan.q.dtype)
@@ -109,14 +109,18 @@ def _term(plan: core.Plan, term: core.Term) -> tuple[int, Term]:
         values = tensor.detach().float().flatten().expand(heads)
         return kind, Term(values, 0, values.stride(0), 0, 0, 0.0, 0)
 
+    def of_pairs(bias: Tensor) -> Term:
+        at_batch, at_head, at_row, at_column = bias.stride()
+        return Term(bias, at_batch, at_head, at_row, at_column, 0.0, 0)
+
     match term:
         case core.Dot(scale=Tensor() as scale):
             return per_head(arguments.HEAD_SCALE, scale)
-        case core.Dot():
-            return number(arguments.SCALE, term.scale)
+        case core.Dot(scale=float() | int() as scale):
+            return number(arguments.SCALE, scale)
         case core.KeyBias():
             bias = term.bias.detach()[:, :, None, :].expand(batch, heads, 1, keys)
-            return arguments.KEY_BIAS, Term(bias, *bias.stride(), 0.0, 0)
+            return arguments.KEY_BIAS, of_pairs(bias)
         case core.Slope():
             return per_head(arguments.SLOPE, term.slope)
         case core.Distance():
@@ -124,9 +128,10 @@ def _term(plan: core.Plan, term: core.Term) -> tuple[int, Term]:
             return arguments.DISTANCE, Term(table, 0, table.stride(0), 0, 0, 0.0, table.shape[1] // 2)
         case core.Table():
             bias = term.bias.detach().expand(batch, heads, queries, keys)
-            return arguments.TABLE, Term(bias, *bias.stride(), 0.0, 0)
+            return arguments.TABLE, of_pairs(bias)
         case core.Softcap():
             return number(arguments.SOFTCAP, term.cap)
+    raise AssertionError(f"{type(term).__name__} was not refused")
 
 
 def forward(ready: Prepared, output: bool) -> tuple[Tensor | None, Tensor, Tensor]:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from regard.run.triton.kernels.scores import HEAD_SCALE, SCALE, powers, scored
+from regard.run.triton.kernels.scores import HEAD_SCALE, powers, scored
 from regard.run.triton.kernels.tiles import (
     block_of,
     full_tile,

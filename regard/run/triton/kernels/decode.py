@@ -22,7 +22,7 @@ from regard.run.triton.kernels.scores import LOG2E, row_exponent
 def places_of(pages, table_at, tokens, inside):
     """int64: where each token's page begins, for one key-value head; a table entry outside the pool reads page 0."""
     page = tl.load(table_at + tokens // pages.size, inside, 0)
-    page = tl.where((page >= 0) & (page < pages.count), page, 0)
+    page = tl.where((page >= 0) & (page < pages.num_pages), page, 0)
     return page.to(tl.int64) * pages.stride
 
 
