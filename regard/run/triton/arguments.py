@@ -82,10 +82,9 @@ class Call(NamedTuple):
 
 
 class Pages(NamedTuple):
-    """A pool of pages: tokens of a page, how many pages, and elements from one to the next."""
+    """A pool of pages: how many there are, and elements from one to the next."""
 
     at: Any
-    size: int
     num_pages: int
     stride: int
 

@@ -76,8 +76,8 @@ def _launch(
     values = {"VALUE_WIDTH": value_width, "VALUE_PADDED": padded(value_width)}
     split_kernel[(num_splits * sequences * (heads // shared),)](
         line(q.detach()),
-        _pages(key_pages, key_pages.shape[3]),
-        _pages(value_pages, value_pages.shape[2]),
+        _pages(key_pages),
+        _pages(value_pages),
         table,
         table.stride(0),
         lengths,
@@ -90,6 +90,7 @@ def _launch(
         WINDOWED=starts is not None,
         ROWS=max(16, power_of_two(shared)),
         SPLIT=SPLIT,
+        PAGE=key_pages.shape[3],
         WIDTH=width,
         PADDED=padded(width),
         **values,
@@ -113,5 +114,5 @@ def _launch(
     )
 
 
-def _pages(pages: Tensor, size: int) -> Pages:
-    return Pages(pages.detach(), size, pages.shape[0], pages.stride(0))
+def _pages(pages: Tensor) -> Pages:
+    return Pages(pages.detach(), pages.shape[0], pages.stride(0))

@@ -19,18 +19,54 @@ from regard.run.triton.kernels.scores import LOG2E, row_exponent
 
 
 @triton.jit
-def places_of(pages, table_at, tokens, inside):
-    """int64: where each token's page begins, for one key-value head; a table entry outside the pool reads page 0."""
-    page = tl.load(table_at + tokens // pages.size, inside, 0)
+def places_of(pages, table_at, tokens, stop, PAGE: tl.constexpr):
+    """int64: where each token's page begins; a table entry outside the pool reads page 0. Nothing behind the last page
+    of a sequence is looked up. All of this is constant within a page, so that the compiler sees whole runs of tokens."""
+    place = tokens // PAGE
+    page = tl.load(table_at + place, place * PAGE < stop, 0)
     page = tl.where((page >= 0) & (page < pages.num_pages), page, 0)
     return page.to(tl.int64) * pages.stride
+
+
+@triton.jit
+def absorb_tokens(
+    state, query, begin, start, stop, key_pages, value_pages, table_at, group, scale,
+    PAGE: tl.constexpr, BLOCK_N: tl.constexpr, MASKED: tl.constexpr,
+    WIDTH: tl.constexpr, PADDED: tl.constexpr, VALUE_WIDTH: tl.constexpr, VALUE_PADDED: tl.constexpr,
+):  # fmt: skip
+    """m' = max(m, max_j s_j);  p_j = e^(s_j - m');  l ← e^(m - m') l + Σ p_j;  o ← e^(m - m') o + Σ p_j v_j."""
+    peak, total, mixed = state
+    tokens = tl.multiple_of(begin, BLOCK_N) + tl.arange(0, BLOCK_N)
+    feature, value = tl.arange(0, PADDED), tl.arange(0, VALUE_PADDED)
+    slot = tokens % PAGE
+    seen = (tokens >= start) & (tokens < stop)
+    of_key = places_of(key_pages, table_at, tokens, stop, PAGE) + group * (WIDTH * PAGE) + slot
+    of_key = key_pages.at + of_key[None, :] + feature[:, None] * PAGE
+    of_value = places_of(value_pages, table_at, tokens, stop, PAGE) + (group * PAGE + slot) * VALUE_WIDTH
+    of_value = value_pages.at + of_value[:, None] + value[None, :]
+    if MASKED:
+        k = tl.load(of_key, seen[None, :] & (feature < WIDTH)[:, None], 0.0)
+        v = tl.load(of_value, seen[:, None] & (value < VALUE_WIDTH)[None, :], 0.0)
+    else:
+        k = tl.load(of_key, (feature < WIDTH)[:, None], 0.0)
+        v = tl.load(of_value, (value < VALUE_WIDTH)[None, :], 0.0)
+    score = tl.dot(query, k, input_precision="ieee") * scale
+    if MASKED:
+        score = tl.where(seen[None, :], score, -float("inf"))
+    higher = tl.maximum(peak, tl.max(score, 1))
+    exponent = row_exponent(higher)
+    p = tl.exp2(score * LOG2E - exponent[:, None])
+    shrink = tl.where(peak == -float("inf"), 0.0, tl.exp2(row_exponent(peak) - exponent))
+    total = total * shrink + tl.sum(p, 1)
+    mixed = tl.dot(p.to(v.dtype), v, mixed * shrink[:, None], input_precision="ieee")
+    return higher, total, mixed
 
 
 @triton.jit
 def split_kernel(
     q, key_pages, value_pages, table_at, table_stride, lengths_at, starts_at,
     peaks_at, totals_at, mixed_at, heads, shared, scale, num_splits,
-    WINDOWED: tl.constexpr, ROWS: tl.constexpr, SPLIT: tl.constexpr, BLOCK_N: tl.constexpr,
+    WINDOWED: tl.constexpr, ROWS: tl.constexpr, SPLIT: tl.constexpr, PAGE: tl.constexpr, BLOCK_N: tl.constexpr,
     WIDTH: tl.constexpr, PADDED: tl.constexpr, VALUE_WIDTH: tl.constexpr, VALUE_PADDED: tl.constexpr,
 ):  # fmt: skip
     """One split of one sequence for the heads of one key-value head; what it cannot see it neither reads nor writes."""
@@ -40,10 +76,10 @@ def split_kernel(
     sequence = (program // num_splits // groups).to(tl.int64)
     group = (program // num_splits % groups).to(tl.int64)
     stop = tl.minimum(tl.load(lengths_at + sequence), (split + 1) * SPLIT)
-    start = 0
+    start = split * SPLIT
     if WINDOWED:
-        start = tl.maximum(tl.load(starts_at + sequence), 0)
-    first = tl.maximum(split * SPLIT, start // BLOCK_N * BLOCK_N)
+        start = tl.maximum(start, tl.load(starts_at + sequence))
+    table = table_at + sequence * table_stride
     member = tl.arange(0, ROWS)
     feature, value = tl.arange(0, PADDED), tl.arange(0, VALUE_PADDED)
     head = group * shared + member
@@ -52,34 +88,26 @@ def split_kernel(
     peak = tl.full([ROWS], -float("inf"), tl.float32)
     total = tl.zeros([ROWS], tl.float32)
     mixed = tl.zeros([ROWS, VALUE_PADDED], tl.float32)
-    for begin in range(first, stop, BLOCK_N):
-        tokens = begin + tl.arange(0, BLOCK_N)
-        seen = (tokens >= start) & (tokens < stop)
-        table = table_at + sequence * table_stride
-        slot = tokens % key_pages.size
-        of_key = places_of(key_pages, table, tokens, seen) + group * (WIDTH * key_pages.size) + slot
-        k = tl.load(
-            key_pages.at + of_key[None, :] + feature[:, None] * key_pages.size,
-            seen[None, :] & (feature < WIDTH)[:, None],
-            0.0,
-        )
-        score = tl.dot(query, k, input_precision="ieee") * scale
-        score = tl.where(seen[None, :], score, -float("inf"))
-        higher = tl.maximum(peak, tl.max(score, 1))
-        exponent = row_exponent(higher)
-        p = tl.exp2(score * LOG2E - exponent[:, None])
-        shrink = tl.where(peak == -float("inf"), 0.0, tl.exp2(row_exponent(peak) - exponent))
-        total = total * shrink + tl.sum(p, 1)
-        of_value = places_of(value_pages, table, tokens, seen) + (group * value_pages.size + slot) * VALUE_WIDTH
-        v = tl.load(
-            value_pages.at + of_value[:, None] + value[None, :],
-            seen[:, None] & (value < VALUE_WIDTH)[None, :],
-            0.0,
-        )
-        mixed = tl.dot(p.to(v.dtype), v, mixed * shrink[:, None], input_precision="ieee")
-        peak = higher
+    first = start // BLOCK_N * BLOCK_N
+    first_full = (start + BLOCK_N - 1) // BLOCK_N * BLOCK_N
+    last_full = tl.maximum(stop // BLOCK_N * BLOCK_N, first_full)
+    for begin in range(first, tl.minimum(first_full, stop), BLOCK_N):
+        peak, total, mixed = absorb_tokens(
+            (peak, total, mixed), query, begin, start, stop, key_pages, value_pages, table, group, scale,
+            PAGE, BLOCK_N, True, WIDTH, PADDED, VALUE_WIDTH, VALUE_PADDED,
+        )  # fmt: skip
+    for begin in range(first_full, last_full, BLOCK_N):
+        peak, total, mixed = absorb_tokens(
+            (peak, total, mixed), query, begin, start, stop, key_pages, value_pages, table, group, scale,
+            PAGE, BLOCK_N, False, WIDTH, PADDED, VALUE_WIDTH, VALUE_PADDED,
+        )  # fmt: skip
+    for begin in range(last_full, stop, BLOCK_N):
+        peak, total, mixed = absorb_tokens(
+            (peak, total, mixed), query, begin, start, stop, key_pages, value_pages, table, group, scale,
+            PAGE, BLOCK_N, True, WIDTH, PADDED, VALUE_WIDTH, VALUE_PADDED,
+        )  # fmt: skip
     place = (sequence * heads + head) * num_splits + split
-    mine = (member < shared) & (first < stop)
+    mine = (member < shared) & (start < stop)
     tl.store(peaks_at + place, peak, mine)
     tl.store(totals_at + place, total, mine)
     tl.store(
