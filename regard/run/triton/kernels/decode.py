@@ -16,12 +16,16 @@ import triton.language as tl
 
 from regard.run.triton.kernels.forward import finished
 from regard.run.triton.kernels.scores import LOG2E, row_exponent
+from regard.run.triton.kernels.tiles import product
 
 
 @triton.jit
 def places_of(pages, table_at, tokens, stop, PAGE: tl.constexpr):
-    """int64: where each token's page begins; a table entry outside the pool reads page 0. Nothing behind the last page
-    of a sequence is looked up. All of this is constant within a page, so that the compiler sees whole runs of tokens."""
+    """int64: where each token's page begins; a table entry outside the pool reads page 0.
+
+    Nothing behind a sequence's last page is looked up. All of this is constant within a page, so that the compiler
+    sees whole runs of tokens.
+    """
     place = tokens // PAGE
     page = tl.load(table_at + place, place * PAGE < stop, 0)
     page = tl.where((page >= 0) & (page < pages.num_pages), page, 0)
@@ -50,7 +54,7 @@ def absorb_tokens(
     else:
         k = tl.load(of_key, (feature < WIDTH)[:, None], 0.0)
         v = tl.load(of_value, (value < VALUE_WIDTH)[None, :], 0.0)
-    score = tl.dot(query, k, input_precision="ieee") * scale
+    score = product(query, k, None) * scale
     if MASKED:
         score = tl.where(seen[None, :], score, -float("inf"))
     higher = tl.maximum(peak, tl.max(score, 1))
@@ -58,7 +62,7 @@ def absorb_tokens(
     p = tl.exp2(score * LOG2E - exponent[:, None])
     shrink = tl.where(peak == -float("inf"), 0.0, tl.exp2(row_exponent(peak) - exponent))
     total = total * shrink + tl.sum(p, 1)
-    mixed = tl.dot(p.to(v.dtype), v, mixed * shrink[:, None], input_precision="ieee")
+    mixed = product(p.to(v.dtype), v, mixed * shrink[:, None])
     return higher, total, mixed
 
 

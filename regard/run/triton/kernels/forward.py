@@ -16,6 +16,7 @@ from regard.run.triton.kernels.tiles import (
     block_of,
     full_tile,
     partial_tile,
+    product,
     store_block,
     tiles_of_rows,
     visible_cells,
@@ -33,7 +34,7 @@ def absorb_tile(
     keys = tile * BLOCK_N + tl.arange(0, BLOCK_N)
     shared = head // call.shared
     k = block_of(call.k, batch, shared, keys, call.keys, WIDTH, PADDED, MASKED)
-    score, _ = scored(tl.dot(q, k.T, input_precision="ieee"), call, batch, head, rows, keys, TERMS, False)
+    score, _ = scored(product(q, k.T, None), call, batch, head, rows, keys, TERMS, False)
     if MASKED:
         seen = visible_cells(call, batch, head, rows, keys)
         score = tl.where(seen, score, -float("inf"))
@@ -47,7 +48,7 @@ def absorb_tile(
         if MASKED:
             # A key that none of these rows sees may hold NaN, and 0 · NaN is NaN.
             v = tl.where((tl.max(seen.to(tl.int32), 0) > 0)[:, None], v, 0.0)
-        mixed = tl.dot(p.to(v.dtype), v, mixed * shrink[:, None], input_precision="ieee")
+        mixed = product(p.to(v.dtype), v, mixed * shrink[:, None])
     return higher, total, mixed
 
 

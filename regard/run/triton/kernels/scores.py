@@ -88,9 +88,11 @@ def row_exponent(row_max):
 
 
 @triton.jit
-def powers(score, call, row_max, row_log_sum):
+def powers(score, seen, call, row_max, row_log_sum):
     """log2 of the weights of a tile, from its scores and the rows' state by the forward walk's own arithmetic.
 
     First s - m, which is exact where it matters, then the logarithm of the sum: their own sum would lose digits.
+    -inf where unseen.
     """
+    score = tl.where(seen, score, -float("inf"))
     return (score * call.to_log2 - row_exponent(row_max)[:, None]) - (row_log_sum * LOG2E)[:, None]

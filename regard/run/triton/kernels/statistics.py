@@ -12,7 +12,7 @@ import triton
 import triton.language as tl
 
 from regard.run.triton.kernels.scores import LN2, distances, powers, scored
-from regard.run.triton.kernels.tiles import block_of, full_tile, partial_tile, tiles_of_rows, visible_cells
+from regard.run.triton.kernels.tiles import block_of, full_tile, partial_tile, product, tiles_of_rows, visible_cells
 
 NO_KEY = tl.constexpr(2147483647)
 
@@ -26,16 +26,16 @@ def weights_of_tile(
     """(a, log2 a, seen) [rows, keys] of one tile, times the key scale where there is one; 0 where unseen."""
     keys = tile * BLOCK_N + tl.arange(0, BLOCK_N)
     k = block_of(call.k, batch, head // call.shared, keys, call.keys, WIDTH, PADDED, MASKED)
-    score, _ = scored(tl.dot(q, k.T, input_precision="ieee"), call, batch, head, rows, keys, TERMS, False)
-    power = powers(score, call, row_max, row_log_sum)
-    weight = tl.exp2(power)
-    if SCALED:
-        place = key_scale.at + batch * key_scale.batch + head * key_scale.head + keys * key_scale.item
-        weight = weight * tl.load(place, keys < call.keys, 0.0)[None, :]
+    score, _ = scored(product(q, k.T, None), call, batch, head, rows, keys, TERMS, False)
     seen = counted[:, None] & (keys < call.keys)[None, :]
     if MASKED:
         seen = seen & visible_cells(call, batch, head, rows, keys)
-    return tl.where(seen, weight, 0.0), power, seen
+    power = powers(score, seen, call, row_max, row_log_sum)
+    weight = tl.exp2(power)
+    if SCALED:
+        place = key_scale.at + batch * key_scale.batch + head * key_scale.head + keys * key_scale.item
+        weight = tl.where(seen, weight * tl.load(place, keys < call.keys, 0.0)[None, :], 0.0)
+    return weight, power, seen
 
 
 @triton.jit

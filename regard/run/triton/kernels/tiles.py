@@ -10,6 +10,22 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from regard.run.triton.available import is_interpreted
+
+INTERPRETED = tl.constexpr(is_interpreted())
+
+
+@triton.jit
+def product(a, b, c):
+    """a b + c in float32, of float32 without rounding the factors (to TF32), of 2-byte types as they are.
+
+    Triton's interpreter multiplies the bits of bfloat16 as integers; there both are widened first, which is exact.
+    """
+    if INTERPRETED:
+        a = a.to(tl.float32)
+        b = b.to(tl.float32)
+    return tl.dot(a, b, c, input_precision="ieee")
+
 
 @triton.jit
 def bounds_of(call, batch, head, rows):
