@@ -49,7 +49,7 @@ def test_every_backend_gives_the_same_or_says_why_not(name: str, backend: str) -
     except ValueError as error:
         said = str(error)
         assert said.startswith(f"backend {backend!r} cannot compute {name}: ") and said.endswith("; use backend='auto'")
-        assert backend == "sdpa" if name != "sigmoid" else backend in ("sdpa", "native")
+        assert backend == "sdpa" if name != "sigmoid" else backend in ("sdpa", "native", "triton")
         return
     assert found.shape == (B, H, T, D) and found.dtype == torch.float32
     assert (found - expected).abs().max() <= 1e-5
@@ -176,7 +176,7 @@ def test_positions_need_not_be_given_where_nothing_reads_them(backend: str) -> N
 
 def test_an_unknown_backend_lists_the_known_ones() -> None:
     q, k, v = qkv()
-    with pytest.raises(ValueError, match="no backend 'cuda'; there are: auto, native, sdpa, strips, reference"):
+    with pytest.raises(ValueError, match="no backend 'cuda'; there are: auto, triton, native, sdpa, strips, reference"):
         regard.attention(q, k, v, CAUSAL, backend="cuda")
 
 

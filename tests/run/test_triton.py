@@ -81,7 +81,7 @@ def test_output_equals_the_dense_computation(plan: core.Plan) -> None:
     assert_output(run(plan), dense(plan))
 
 
-@few
+@settings(few, max_examples=EXAMPLES // 2)
 @given(plans(dtypes=tuple(HALF)))
 def test_half_precision_rounds_weights_and_output_once(plan: core.Plan) -> None:
     assert plan.v is not None

@@ -148,7 +148,7 @@ def add_tile(
     )  # fmt: skip
     column = tl.arange(0, sums.shape[1])[None, :]
     if WATCHED.entropy:
-        entropy -= tl.sum(tl.where(weight > 0.0, weight * power, 0.0), 1)
+        entropy -= tl.sum(weight * tl.where(weight > 0.0, power, 0.0), 1)
     if WATCHED.maximum:
         maximum = tl.maximum(maximum, tl.max(weight, 1))
     for n in tl.static_range(FEATURES):
