@@ -143,7 +143,7 @@ def test_each_detector_gives_the_known_value(
     path: str, model: tf.GPT2LMHeadModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if path == "strips":
-        monkeypatch.setattr(session, "fused_observer", lambda: None)
+        monkeypatch.setattr(session, "fused_observer", lambda device: None)
     ids = repeated()
     with torch.no_grad(), attach(model) as trace:
         model(input_ids=ids)
