@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from regard.run.triton import why_unavailable
+from regard.run.triton import available, why_unavailable
 
 ROOT = Path(__file__).parents[2]
 
@@ -117,3 +117,11 @@ def test_every_kernel_compiles_for_hopper(tmp_path: Path) -> None:
     for name in ("forward_kernel", "queries_kernel", "keys_kernel"):
         assert found[name] == (True, True), name
     assert found["split_kernel"][1]
+
+
+def test_a_triton_that_is_too_old_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(available, "_version", lambda: (3, 6))
+    monkeypatch.setattr(available, "find_spec", lambda name: object())
+    assert why_unavailable(torch.device("cpu")) == (
+        "triton 3.6 is too old to compile these kernels; they need 3.7 or newer"
+    )
