@@ -221,7 +221,7 @@ def test_a_name_that_is_too_long_or_moves_the_cursor(run: Run) -> None:
         (("--resolution", "0"), "--resolution and --top are at least 1, got 0; give a larger number"),
         (("--top", "-4"), "--resolution and --top are at least 1, got -4"),
         (("--resolution", "many"), "--resolution"),
-        (("--backend", "cuda"), "no backend 'cuda'; there are: model, auto, native, sdpa, strips, reference"),
+        (("--backend", "cuda"), "no backend 'cuda'; there are: model, auto, native, triton, sdpa, strips, reference"),
         (("--colour", "red"), "No such option: --colour"),
     ],
 )

@@ -35,6 +35,7 @@ ARROWS = {
     "regard.run.reference": MECHANISM,
     "regard.run.strips": MECHANISM | {"regard.run.reference"},
     "regard.run.native": MECHANISM | {"regard.run"},
+    "regard.run.triton": MECHANISM | {"regard.run"},
     "regard.run": RUN,
     "regard.seeing": SEEING,
     "regard.nn": RUN | {"regard.zoo", "regard.nn"},
@@ -65,6 +66,9 @@ OUTSIDE = {
     "triton": {"regard.run.triton"},
 }
 LAZY = {"matplotlib", "rich", "PIL", "triton", "psutil"}  # never at module level
+KERNELS = (
+    "regard.run.triton.kernels"  # but here: kernels are compiled where they are defined, so nobody loads these early
+)
 
 
 def modules() -> dict[str, ast.Module]:
@@ -130,9 +134,15 @@ def test_other_packages_are_imported_only_where_they_belong(name: str) -> None:
             if outside in STANDARD or outside == "regard":
                 continue
             assert any(under(name, place) for place in OUTSIDE.get(outside, set())), f"{name} may not import {outside}"
-            assert everywhere or outside not in LAZY, (
+            assert everywhere or outside not in LAZY or (outside == "triton" and under(name, KERNELS)), (
                 f"{name} imports {outside} when it is loaded; do it where it is used"
             )
+
+
+@pytest.mark.parametrize("name", [name for name in MODULES if not under(name, KERNELS)])
+def test_kernels_are_imported_where_they_are_launched(name: str) -> None:
+    early = [target for target in imported(MODULES[name], everywhere=False) if under(target, KERNELS)]
+    assert not early, f"{name} imports {early[0]} when it is loaded, and triton with it; do it where it is used"
 
 
 def fresh(program: str) -> str:

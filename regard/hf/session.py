@@ -135,7 +135,7 @@ class Session:
         out = None
         if self._watches(place):
             grad = torch.is_grad_enabled() and any(t.requires_grad for t in (query, key, value))
-            own = self.backend in ("auto", *(observer.name for observer in observers()))
+            own = self.backend in ("auto", *(observer.name for observer in observers(self.backend, query.device)))
             together = own and self.heads is None and not grad
             with _aside(query):
                 out = self._absorb(module, place, _within_seen(call, place), together)
@@ -224,7 +224,7 @@ class Session:
         if outside:
             raise Unsupported(f"layer {place.name} has heads 0 to {num_heads - 1}; head {outside[0]} was asked for")
         kept = Kept() if self.keep else None
-        watched = Watched(place, number, heads, Watching(self.statistics, observers(self.backend)), kept)
+        watched = Watched(place, number, heads, Watching(self.statistics, observers(self.backend, call.q.device)), kept)
         self.watched[(id(module), number)] = watched
         return watched
 

@@ -25,7 +25,7 @@ CONCERNS = (
     "score terms",
     "masks",
     "softmax sink",
-    "value width",
+    "widths",
     "positions",
     "gradients",
     "statistics",

@@ -12,8 +12,10 @@ from torch import Tensor
 from regard import core
 from regard.errors import UserError
 from regard.mechanism import Inputs, Mechanism, lower, prepared
-from regard.run import native, reference, sdpa, strips
+from regard.run import native, reference, sdpa, strips, triton
 from regard.run.backend import DENSE, UNWATCHED, Limit, Observer, PassedOver, Request, refusal
+
+CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,13 +23,18 @@ class Backend:
     """A row of the table. computes: in a few words, for the docs. limits: all that it does not compute.
 
     run: output from a mechanism without prepares, its prepared inputs and the call as a Request. observer: the same
-    backend where it also reduces weights in its own walk.
+    backend where it also reduces weights in its own walk. device: the kind that "auto" takes it for, if only one.
     """
 
     computes: str
     limits: tuple[Limit, ...]
     run: Callable[[Mechanism, Inputs, Request], Tensor]
     observer: Observer | None = None
+    device: str | None = None
+
+    def serves(self, device: torch.device) -> bool:
+        """Whether "auto" tries it there."""
+        return self.device in (None, device.type)
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,7 +60,7 @@ def choose(mechanism: Mechanism, x: Inputs, backend: str = "auto") -> Choice:
         raise unknown_backend(backend)
     plain, ready, request = _asked(mechanism, x, None)
     reasons: dict[str, str] = {}
-    for name in BACKENDS if backend == "auto" else (backend,):
+    for name in candidates(ready.q.device) if backend == "auto" else (backend,):
         reason = refusal(name, BACKENDS[name].limits, request)
         if reason is None:
             passed_over = tuple(PassedOver(other, name, why) for other, why in reasons.items())
@@ -71,10 +78,17 @@ def explain(mechanism: Mechanism, x: Inputs, watch: core.Watch | None = None) ->
     return [(name, refusal(name, row.limits, request)) for name, row in BACKENDS.items()]
 
 
-def observers(backend: str = "auto") -> tuple[Observer, ...]:
+def candidates(device: torch.device) -> list[str]:
+    """The backends that "auto" tries there, in order."""
+    return [name for name, row in BACKENDS.items() if row.serves(device)]
+
+
+def observers(backend: str = "auto", device: torch.device = CPU) -> tuple[Observer, ...]:
     """The backends that reduce weights in their own walk, in the order to try them: if the named one does, it alone."""
     found = {name: row.observer for name, row in BACKENDS.items() if row.observer is not None}
-    return (found[backend],) if backend in found else tuple(found.values())
+    if backend in found:
+        return (found[backend],)
+    return tuple(observer for name, observer in found.items() if BACKENDS[name].serves(device))
 
 
 def unknown_backend(name: str, *more: str) -> UserError:
@@ -119,6 +133,14 @@ BACKENDS: dict[str, Backend] = {
         native.LIMITS,
         lambda mechanism, x, request: native.attention(request.plan),
         native.NATIVE,
+        "cpu",
+    ),
+    "triton": Backend(
+        "the closed core on NVIDIA GPUs, with its statistics in a second walk",
+        triton.LIMITS,
+        lambda mechanism, x, request: triton.attention(request.plan),
+        triton.TRITON,
+        "cuda",
     ),
     "sdpa": Backend(
         "a scaled dot product by torch's fused kernels",

@@ -8,10 +8,12 @@ from torch import Tensor
 from regard import core
 from regard.ranges import Ranges
 from regard.run.layout import PAGE_SIZES, Paged
+from regard.run.limits import STORED
 from regard.run.native import calls
 from regard.run.native.extension import extension
 from regard.run.output import Output
 from regard.run.ragged import documents_run
+from regard.run.triton import decode
 
 
 def new_pages(
@@ -21,18 +23,19 @@ def new_pages(
     value_width: int,
     page_size: int = 16,
     dtype: torch.dtype = torch.float32,
+    device: torch.device | str = "cpu",
 ) -> tuple[Tensor, Tensor]:
-    """Uninitialised (key_pages, value_pages), on large memory pages where the system grants them.
+    """Uninitialised (key_pages, value_pages); on the CPU on large memory pages where the system grants them.
 
     dtype: float32, or bfloat16 or float16, which take half the memory and the time to read it.
     """
-    if dtype not in calls.STORED:
+    if dtype not in STORED:
         raise ValueError(f"pages hold float32, bfloat16 or float16, got {dtype}")
     if page_size not in PAGE_SIZES:
         raise ValueError(f"pages hold {PAGE_SIZES} tokens, got {page_size}")
-    keys = torch.empty((num_pages, groups, key_width, page_size), dtype=dtype)
-    values = torch.empty((num_pages, groups, page_size, value_width), dtype=dtype)
-    for pages in (keys, values):
+    keys = torch.empty((num_pages, groups, key_width, page_size), dtype=dtype, device=device)
+    values = torch.empty((num_pages, groups, page_size, value_width), dtype=dtype, device=device)
+    for pages in (keys, values) if keys.device.type == "cpu" else ():
         extension().advise_huge(pages.data_ptr(), pages.numel() * pages.element_size())
     return keys, values
 
@@ -48,6 +51,10 @@ def write_pages(k: Tensor, v: Tensor, slots: Tensor, key_pages: Tensor, value_pa
         if x.shape != (slots.shape[0], pages.shape[1], pages.shape[width]):
             expected = [slots.shape[0], pages.shape[1], pages.shape[width]]
             raise ValueError(f"{name} must be {expected} like its pages, got {list(x.shape)}")
+    if key_pages.device.type != "cpu":
+        page, place = slots // key_pages.shape[3], slots % key_pages.shape[3]
+        key_pages[page, :, :, place], value_pages[page, :, place] = k.to(key_pages.dtype), v.to(key_pages.dtype)
+        return
     call = calls.Call()
     tokens = [call.view(calls.unit_stride(x.detach().to(key_pages.dtype))) for x in (k, v)]
     call.native.write_pages(*tokens, call.view(slots.to(torch.int64)), call.view(key_pages), call.view(value_pages))
@@ -55,7 +62,7 @@ def write_pages(k: Tensor, v: Tensor, slots: Tensor, key_pages: Tensor, value_pa
 
 def check_pages(key_pages: Tensor, value_pages: Tensor) -> None:
     for name, pages in (("key_pages", key_pages), ("value_pages", value_pages)):
-        if pages.dtype not in calls.STORED or not pages.is_contiguous() or pages.ndim != 4:
+        if pages.dtype not in STORED or not pages.is_contiguous() or pages.ndim != 4:
             raise ValueError(
                 f"{name} must be contiguous float32, bfloat16 or float16 with 4 dimensions, got {pages.dtype} "
                 f"{list(pages.shape)}"
@@ -144,11 +151,13 @@ def paged_decode(
     q [S,H,Dk]; scale: default 1/√Dk; starts int32 [S]: the first visible key slot (a window), default 0; sink
     [H]: a learned extra logit. Gives out [S,H,Dv], row_max and row_log_sum [S,H].
 
-    Long sequences are cut every 2,048 tokens and joined in order, so a result depends on its own sequence alone, not
-    on the batch or the number of threads.
+    Long sequences are cut every 2,048 tokens (512 on a GPU) and joined in order, so a result depends on its own
+    sequence alone, not on the batch or the number of threads. On a GPU entries of the table are not checked.
     """
     check_pages(key_pages, value_pages)
     _check_query(q, key_pages, layout, len(q), len(q))
+    if q.is_cuda:
+        return decode.paged_decode(q, key_pages, value_pages, layout, scale=scale, starts=starts, sink=sink)
     sequences, heads, width = q.shape
     call = calls.Call()
     raw = call.native.Decode()

@@ -9,6 +9,7 @@ from torch import Tensor
 from regard import core
 from regard.ranges import Ranges
 from regard.run.backend import Request, refusal
+from regard.run.gradients import wants_grad
 from regard.run.layout import Ragged
 from regard.run.native import LIMITS, calls
 from regard.run.output import Output
@@ -58,7 +59,7 @@ def documents_run(plan: core.Plan, watch: core.Watch | None, output: bool, docum
     for term in plan.terms:
         if isinstance(term, core.Table) and term.bias.shape[-1] < longest:
             raise ValueError(f"Table has {term.bias.shape[-1]} columns, and the longest document {longest} keys")
-    needs_grad = output and calls.wants_grad(plan)
+    needs_grad = output and wants_grad(plan)
     request = Request(lambda: plan, watch, needs_grad, len(documents.cu_key) - 1)
     reason = refusal("native", LIMITS, request)
     if reason is not None:

@@ -54,7 +54,7 @@ LIMITS = (
         "takes a softmax without one",
         lambda request: None if request.plan.softmax.sink is None else "Softmax: has a sink",
     ),
-    Limit("value width", "takes values as wide as keys", _value_width),
+    Limit("widths", "takes values as wide as keys", _value_width),
     Limit("masks", "takes a full or a square causal one; others would take n × n numbers", _mask),
     UNWATCHED,
     DENSE,

@@ -81,7 +81,7 @@ def test_layers_heads_and_backends_that_do_not_exist_are_refused_before_the_mode
     for options, words in (
         ({"layers": [4]}, "LlamaForCausalLM has layers 0 to 3; layer 4 was asked for"),
         ({"layers": [-1]}, "has layers 0 to 3; layer -1 was asked for"),
-        ({"backend": "cuda"}, "no backend 'cuda'; there are: model, auto, native"),
+        ({"backend": "cuda"}, "no backend 'cuda'; there are: model, auto, native, triton"),
     ):
         with pytest.raises(ValueError, match=words), regard.attach(loaded.model, **options):
             pytest.fail("the block ran")

@@ -16,6 +16,7 @@ from regard.parts.scores import Distance, Dot, KeyBias, Slope, Table
 from regard.parts.standard import standard
 from regard.run import native, reference
 from regard.run.choose import BACKENDS
+from regard.run.triton import why_unavailable
 
 B, H, G, T, D = 2, 4, 2, 33, 16
 CAUSAL = standard("causal", "", mask=masks.causal())
@@ -25,6 +26,7 @@ SLOPED = standard("alibi", "", score=(Dot(), Slope(torch.rand(H))), mask=masks.c
 SINK = standard("sink", "", mask=masks.causal(), normaliser=Softmax(torch.rand(H)))
 SIGMOID = standard("sigmoid", "", mask=masks.causal(), normaliser=Sigmoid(-3.0))
 EVERY = {m.name: m for m in (CAUSAL, FULL, WINDOW, SLOPED, SINK, SIGMOID)}
+HERE = [name for name in BACKENDS if name != "triton" or why_unavailable(torch.device("cpu")) is None]
 
 
 def qkv(tq: int = T, tk: int = T, *, groups: int = G, dk: int = D, dv: int = D, dtype: Any = torch.float32) -> Any:
@@ -39,7 +41,7 @@ def dense(q: Tensor, k: Tensor, v: Tensor, mechanism: Mechanism, **more: Any) ->
     return out, weights
 
 
-@pytest.mark.parametrize("backend", ["auto", *BACKENDS])
+@pytest.mark.parametrize("backend", ["auto", *HERE])
 @pytest.mark.parametrize("name", EVERY)
 def test_every_backend_gives_the_same_or_says_why_not(name: str, backend: str) -> None:
     q, k, v = qkv()
@@ -49,7 +51,7 @@ def test_every_backend_gives_the_same_or_says_why_not(name: str, backend: str) -
     except ValueError as error:
         said = str(error)
         assert said.startswith(f"backend {backend!r} cannot compute {name}: ") and said.endswith("; use backend='auto'")
-        assert backend == "sdpa" if name != "sigmoid" else backend in ("sdpa", "native")
+        assert backend == "sdpa" if name != "sigmoid" else backend in ("sdpa", "native", "triton")
         return
     assert found.shape == (B, H, T, D) and found.dtype == torch.float32
     assert (found - expected).abs().max() <= 1e-5
@@ -155,7 +157,7 @@ def test_a_chunk_with_its_positions_continues_a_sequence() -> None:
 DISTANCE = standard("distance", "", score=(Dot(), Distance(torch.rand(H, 5))))
 
 
-@pytest.mark.parametrize("backend", ["auto", *BACKENDS])
+@pytest.mark.parametrize("backend", ["auto", *HERE])
 @pytest.mark.parametrize("mechanism", [CAUSAL, WINDOW, SLOPED.replace(mask=masks.full()), DISTANCE], ids=str)
 def test_positions_must_be_given_where_a_part_reads_them(mechanism: Mechanism, backend: str) -> None:
     q, k, v = qkv(3, 9)
@@ -180,7 +182,7 @@ def test_positions_need_not_be_given_where_nothing_reads_them(backend: str) -> N
 
 def test_an_unknown_backend_lists_the_known_ones() -> None:
     q, k, v = qkv()
-    with pytest.raises(ValueError, match="no backend 'cuda'; there are: auto, native, sdpa, strips, reference"):
+    with pytest.raises(ValueError, match="no backend 'cuda'; there are: auto, native, triton, sdpa, strips, reference"):
         regard.attention(q, k, v, CAUSAL, backend="cuda")
 
 
@@ -198,7 +200,7 @@ def test_an_unknown_backend_lists_the_known_ones() -> None:
         (((1, 4, 3, 2), (1, 4, 3, 8), (1, 4, 3, 2)), "queries of width 2 and keys of width 8"),
     ],
 )
-@pytest.mark.parametrize("backend", ["auto", *BACKENDS])
+@pytest.mark.parametrize("backend", ["auto", *HERE])
 def test_shapes_that_do_not_fit_are_refused(shapes: tuple[tuple[int, ...], ...], words: str, backend: str) -> None:
     q, k, v = (torch.randn(shape) for shape in shapes)
     with pytest.raises(ValueError, match=words):

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from regard import core
+from regard.run import gradients
 from regard.run.backend import Request, refusal
 from regard.run.native import calls
 from regard.run.native.extension import available, isa, why_unavailable
@@ -36,10 +37,10 @@ class Native:
 
     def run(self, plan: core.Plan, watch: core.Watch | None = None, output: bool = True) -> Output:
         """One walk over the plan: the output if asked for, the rows' state, and what each watched record gives."""
-        reason = self.refuses(plan, watch, output and calls.wants_grad(plan))
+        reason = self.refuses(plan, watch, output and gradients.wants_grad(plan))
         if reason is not None:
             raise ValueError(f"the native core cannot run this: {reason}")
-        return calls.run(plan, watch, output)
+        return gradients.run(plan, watch, output, calls.walk, calls.gradients)
 
 
 NATIVE = Native()

@@ -2,35 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from regard import core
 from regard.run.native.extension import extension
 from regard.run.output import Output
 
-STORED = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
-TYPES = STORED | {torch.int32: 3, torch.int64: 4, torch.float64: 5, torch.uint8: 6, torch.bool: 6}
+FLOATS = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2, torch.float64: 5}
+TYPES = FLOATS | {torch.int32: 3, torch.int64: 4, torch.uint8: 6, torch.bool: 6}
 NO_CELL = (0, 0, 0)
-
-
-def wants_grad(plan: core.Plan) -> bool:
-    """Whether autograd would want to come back through this plan."""
-    return torch.is_grad_enabled() and any(t.requires_grad for t in _all_tensors(plan))
-
-
-def _all_tensors(plan: core.Plan) -> list[Tensor]:
-    found = [plan.q, plan.k, plan.v, plan.softmax.sink]
-    for term in plan.terms:
-        found.extend(x for x in vars(term).values() if isinstance(x, Tensor))
-    return [t for t in found if t is not None]
-
-
-# ---- handing over ---------------------------------------------------------------------------------------------------
 
 
 class Call:
@@ -54,68 +38,6 @@ class Call:
             return self.view(None)
         floats = tensor.detach().float()
         return self.view(floats.expand(shape) if shape else floats)
-
-
-def run(plan: core.Plan, watch: core.Watch | None, output: bool) -> Output:
-    """One walk, differentiable in q, k, v, the scale of the dot product and the sink where they ask for it."""
-    if not (output and wants_grad(plan)):
-        return walk(plan, watch, output)
-    assert plan.v is not None
-    plan = _scaled(plan)
-    found: list[Output] = []
-    out = _Attention.apply(plan.q, plan.k, plan.v, plan.softmax.sink, plan, watch, found)
-    return replace(found[0], out=out)
-
-
-def _scaled(plan: core.Plan) -> core.Plan:
-    """The same with a scale that asks for a gradient multiplied into the queries, where autograd sees it."""
-    dot = plan.terms[0]
-    if not (isinstance(dot, core.Dot) and isinstance(dot.scale, Tensor) and dot.scale.requires_grad):
-        return plan
-    q = (plan.q * dot.scale.reshape(-1, 1, 1)).to(plan.q.dtype)
-    return replace(plan, q=q, terms=(core.Dot(1.0), *plan.terms[1:]))
-
-
-class _Attention(torch.autograd.Function):
-    """The output, with gradients by a second walk that computes the weights anew: memory stays linear in tokens."""
-
-    @staticmethod
-    def forward(
-        ctx: Any,
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        sink: Tensor | None,
-        plan: core.Plan,
-        watch: core.Watch | None,
-        found: list[Output],
-    ) -> Tensor:
-        softmax = core.Softmax(None if sink is None else sink.detach())
-        plan = replace(plan, q=q.detach(), k=k.detach(), v=v.detach(), softmax=softmax)
-        result = walk(plan, watch, True)
-        found.append(result)
-        ctx.plan = plan
-        ctx.save_for_backward(result.out, result.row_max, result.row_log_sum)
-        assert result.out is not None
-        return result.out
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad_out: Tensor) -> tuple[Tensor | None, ...]:
-        out, row_max, row_log_sum = ctx.saved_tensors
-        of_sink = sink_gradient(ctx.plan.softmax.sink, out, row_max, row_log_sum, grad_out)
-        return (*gradients(ctx.plan, out, row_max, row_log_sum, grad_out), of_sink, None, None, None)
-
-
-def sink_gradient(
-    sink: Tensor | None, out: Tensor, row_max: Tensor, row_log_sum: Tensor, grad_out: Tensor
-) -> Tensor | None:
-    """dσ_h = -Σ_i e^(σ_h - lse_i) Σ_d out_id dout_id, over the rows that see something: what the sink takes from i."""
-    if sink is None:
-        return None
-    taken = ((sink.double().view(-1, 1) - row_max) - row_log_sum).exp()  # [B,H,Tq]
-    lost = (out.double() * grad_out).sum(-1)
-    return -torch.where(row_max > -torch.inf, taken * lost, 0.0).sum((0, 2)).view_as(sink).to(sink.dtype)
 
 
 def gradients(
