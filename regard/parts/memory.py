@@ -56,7 +56,6 @@ class NeuralMemory:
 
     def step(self, state: State, x: Inputs) -> tuple[State, Tensor]:
         memory, momentum, anchor, learned = state
-        anchor = self._anchored(memory, anchor, learned)
         alpha, eta, theta = (gate[..., None] for gate in self._gates(x))
         slopes = _slopes(anchor, per_head(x, x.k), per_head(x, x.v))
         moved = tuple(eta * m - theta * (a.mT @ g) for m, (a, g) in zip(momentum, slopes, strict=True))
@@ -64,7 +63,7 @@ class NeuralMemory:
         valid = _valid(x)[:, None, :, None]
         momentum = tuple(torch.where(valid, new, old) for new, old in zip(moved, momentum, strict=True))
         memory = tuple(torch.where(valid, new, old) for new, old in zip(changed, memory, strict=True))
-        return (memory, momentum, anchor, learned + valid), _read(memory, widened(x.q))
+        return self._state(memory, momentum, anchor, learned + valid), _read(memory, widened(x.q))
 
     def chunk(self, state: State, x: Inputs) -> tuple[State, Tensor]:
         outputs = []
@@ -88,10 +87,11 @@ class NeuralMemory:
         alpha, eta, theta = (extra(x, gate, self.name) for gate in ("forget", "momentum", "rate"))
         return alpha, eta, theta
 
-    def _anchored(self, memory: Layers, anchor: Layers, learned: Tensor) -> Layers:
-        """The layers at the start of the mini-batch that the next token belongs to."""
+    def _state(self, memory: Layers, momentum: Layers, anchor: Layers, learned: Tensor) -> State:
+        """With the layers at which the next token takes its gradient: these, if it begins a mini-batch."""
         begins = learned % self.mini_batch == 0
-        return tuple(torch.where(begins, now, before) for now, before in zip(memory, anchor, strict=True))
+        anchor = tuple(torch.where(begins, now, before) for now, before in zip(memory, anchor, strict=True))
+        return memory, momentum, anchor, learned
 
     def _parts(self, state: State, x: Inputs) -> list[slice]:
         """The tokens in runs within which no sequence begins a mini-batch, but at the first."""
@@ -106,7 +106,6 @@ class NeuralMemory:
     def _together(self, state: State, x: Inputs) -> tuple[State, Tensor]:
         """Tokens of one mini-batch (or any, for a matrix memory) without a loop over them."""
         memory, momentum, anchor, learned = state
-        anchor = self._anchored(memory, anchor, learned)
         k, v, valid = per_head(x, x.k), per_head(x, x.v), _valid(x)
         alpha, eta, theta = self._gates(x)
         sums = unrolled(1 - alpha, eta, theta, valid[:, None])
@@ -116,7 +115,7 @@ class NeuralMemory:
             out = sums.read(w, s, slope, silu(out) if place else out)
         ends = [sums.end(w, s, slope) for w, s, slope in zip(memory, momentum, slopes, strict=True)]
         memory, momentum = (tuple(layers) for layers in zip(*ends, strict=True))
-        return (memory, momentum, anchor, learned + valid.sum(1)[:, None, None, None]), out
+        return self._state(memory, momentum, anchor, learned + valid.sum(1)[:, None, None, None]), out
 
 
 def _valid(x: Inputs) -> Tensor:
