@@ -18,6 +18,7 @@ from torch import Tensor
 
 STRIP_BYTES = 16 << 20
 MAX_RUNS = 64
+FEW_RUNS = 4
 
 
 class TooManyRuns(ValueError):
@@ -56,11 +57,21 @@ class Ranges:
     def dense(self, begin: int = 0, end: int | None = None) -> Tensor:
         """bool [batch or 1, heads or 1, queries, end - begin]: for a strip of rows, never for a whole long input."""
         end = self.num_keys if end is None else end
+        if self.start.shape[3] > FEW_RUNS:
+            return self._dense_by_edges(begin, end)
         key = torch.arange(begin, end, device=self.start.device, dtype=torch.int32)
         seen = torch.zeros((*self.start.shape[:3], end - begin), dtype=torch.bool, device=self.start.device)
         for r in range(self.start.shape[3]):
             seen |= (key >= self.start[..., r, None]) & (key < self.stop[..., r, None])
         return seen
+
+    def _dense_by_edges(self, begin: int, end: int) -> Tensor:
+        """A running count of intervals begun and ended: its work does not grow with intervals times keys."""
+        steps = torch.zeros((*self.start.shape[:3], end - begin + 1), dtype=torch.int8, device=self.start.device)
+        for edges, sign in ((self.start, 1), (self.stop, -1)):
+            at = edges.clamp(begin, end).long() - begin
+            steps.scatter_add_(-1, at, torch.full_like(at, sign, dtype=torch.int8))
+        return steps.cumsum(-1, dtype=torch.int8)[..., :-1] > 0
 
     def is_full(self) -> bool:
         """Whether every row sees every key."""
@@ -158,6 +169,9 @@ def _combine(a: Ranges, b: Ranges, join: Callable[[Tensor, Tensor], Tensor]) -> 
     """Sweep the sorted edges of both tables: membership of each elementary interval is joined by and / or."""
     if a.num_keys != b.num_keys:
         raise ValueError(f"ranges over {a.num_keys} and {b.num_keys} keys cannot be combined")
+    widest = max(a.start.shape[3], b.start.shape[3])
+    if widest > MAX_RUNS:
+        raise TooManyRuns(f"a row of a mask has {widest} separate intervals of keys; at most {MAX_RUNS} are supported")
     shape = torch.broadcast_shapes(a.start.shape[:3], b.start.shape[:3])
     a_start, a_stop = (t.expand(*shape, t.shape[3]) for t in (a.start, a.stop))
     b_start, b_stop = (t.expand(*shape, t.shape[3]) for t in (b.start, b.stop))

@@ -34,11 +34,14 @@ def _processor() -> str:
     return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
-def measured(module: str, **arguments: Any) -> dict[str, Any]:
+def measured(module: str, limit_seconds: float | None = None, **arguments: Any) -> dict[str, Any]:
     """What `python -m module` prints as its last line of JSON, given its arguments as JSON. A fresh process, so that
-    its peak memory is its own. A run that fails gives {"failed": reason}."""
+    its peak memory is its own. A run that fails, or takes longer than the limit, gives {"failed": reason}."""
     command = [sys.executable, "-m", module, json.dumps(arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=limit_seconds)
+    except subprocess.TimeoutExpired:
+        return {"failed": f"took longer than {limit_seconds:g} s"}
     if done.returncode:
         lines = done.stderr.strip().splitlines()
         return {"failed": lines[-1] if lines else f"exit status {done.returncode}"}

@@ -1,4 +1,4 @@
-"""`regard bench recall`: what each mechanism can and cannot remember, trained from nothing in the same number of steps."""
+"""`regard bench recall`: what each mechanism can and cannot remember, trained from nothing in as many steps."""
 
 from __future__ import annotations
 

@@ -55,6 +55,7 @@ class NeuralMemory:
         return memory, tuple(torch.zeros_like(w) for w in memory), memory, learned
 
     def step(self, state: State, x: Inputs) -> tuple[State, Tensor]:
+        assert x.v is not None
         memory, momentum, anchor, learned = state
         alpha, eta, theta = (gate[..., None] for gate in self._gates(x))
         slopes = _slopes(anchor, per_head(x, x.k), per_head(x, x.v))
@@ -105,6 +106,7 @@ class NeuralMemory:
 
     def _together(self, state: State, x: Inputs) -> tuple[State, Tensor]:
         """Tokens of one mini-batch (or any, for a matrix memory) without a loop over them."""
+        assert x.v is not None
         memory, momentum, anchor, learned = state
         k, v, valid = per_head(x, x.k), per_head(x, x.v), _valid(x)
         alpha, eta, theta = self._gates(x)

@@ -49,7 +49,7 @@ CARDS = (
         equation="o = Σ_c g_c softmax(q K̃_cᵀ / √Dk) Ṽ_c,  c ∈ {compressed, selected, window}",
         source=SOURCE,
         time="O(n (n / l + k l + w) d)",
-        memory="O(n d + n (n / l))",
+        memory="O(n (d + k))",
         attends="block summaries, the best blocks and a window: three rows of weights, no single one",
         factory=nsa,
         example=lambda s: {"w": s.normal(2).softmax(0), "count": 2, "width": 3, "e": s.normal(2, s.key_width)},
