@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import json
 import sys
 import time
@@ -66,7 +68,9 @@ def ignored(*_: Any) -> None:
 
 
 def begun_bytes() -> int:
-    """Resident bytes now; the peak counts from here on, where the system lets a process reset its own."""
+    """Resident bytes now, without what the allocator keeps of memory already freed; the peak counts from here on."""
+    with contextlib.suppress(OSError, AttributeError):  # only glibc has it
+        ctypes.CDLL(None).malloc_trim(0)
     Path("/proc/self/clear_refs").write_text("5")
     return status_bytes("VmRSS")
 

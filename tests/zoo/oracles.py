@@ -586,10 +586,10 @@ def _favor(x: Inputs, features: int) -> Tensor:
     q, k, _ = qkv(x)
     width = q.shape[-1]
     generator = torch.Generator().manual_seed(0)
-    blocks = [
-        torch.linalg.qr(torch.randn(width, width, dtype=torch.float64, generator=generator)).Q.T
-        for _ in range(math.ceil(features / width))
-    ]
+    blocks = []
+    for _ in range(math.ceil(features / width)):
+        rotation, r = torch.linalg.qr(torch.randn(width, width, dtype=torch.float64, generator=generator))
+        blocks.append((rotation @ torch.diag(r.diagonal().sign())).T)
     lengths = torch.randn(features, width, dtype=torch.float64, generator=generator).norm(dim=1, keepdim=True)
     omega = (torch.cat(blocks)[:features] * lengths).to(q.dtype)
     log_q, log_k = (t @ omega.T / width**0.25 - (t * t).sum(-1, keepdim=True) / math.sqrt(width) / 2 for t in (q, k))
