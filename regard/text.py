@@ -22,8 +22,8 @@ from regard.composite import Attention
 from regard.mechanism import Mask, Mechanism
 from regard.parts import masks
 from regard.parts.adjusts import Dropout
-from regard.parts.masks import And, Combinable, Not, Or
 from regard.parts.features import PositiveFeatures
+from regard.parts.masks import And, Combinable, Not, Or
 from regard.parts.mixes import WeightedSum
 from regard.parts.normalisers import Entmax, Gumbel, Hard, Ratio, Relu, Sigmoid, Softmax, TopK
 from regard.parts.prepare import AddPositions as Positions

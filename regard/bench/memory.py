@@ -91,7 +91,7 @@ def _kept(folder: Path, name: str, tokens: int, backward: bool, seconds: float) 
     needed = DENSE_BYTES_PER_PAIR * tokens * tokens * (3 if backward else 1)
     if name == DENSE and needed > available_bytes() / 2:
         return {"needs_bytes": needed}
-    found = measured(WORKER, seconds, name=name, tokens=tokens, backward=backward)
+    found = measured(WORKER, {"name": name, "tokens": tokens, "backward": backward}, seconds)
     if "failed" not in found:
         path.write_text(json.dumps(found) + "\n", encoding="utf-8")
     return found
@@ -103,7 +103,15 @@ def table(result: dict[str, Any]) -> list[list[str]]:
     lines = [["mechanism", "claim", *(f"{int(tokens):,} tokens" for tokens in lengths), "grows as n to the", "linear"]]
     for row in result["rows"]:
         power = "–" if row["growth"] is None else f"{row['growth']:.2f}"
-        lines.append([row["mechanism"], row["claim"], *(_said(row["at"][tokens]) for tokens in lengths), power, SAID[row["linear"]]])
+        lines.append(
+            [
+                row["mechanism"],
+                row["claim"],
+                *(_said(row["at"][tokens]) for tokens in lengths),
+                power,
+                SAID[row["linear"]],
+            ]
+        )
     return lines
 
 

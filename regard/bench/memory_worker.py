@@ -27,8 +27,11 @@ DENSE = "all weights at once"
 
 
 def measure(name: str, tokens: int, backward: bool = False) -> dict[str, Any]:
-    """Seconds and peak bytes that a call takes beyond its inputs. Called small before, so that what is loaded once is
-    there already; on one thread, for each has buffers of its own. DENSE is scaled dot product with the whole matrix of weights, for comparison."""
+    """Seconds and peak bytes that a call takes beyond its inputs.
+
+    Called small before, so that what is loaded once is there already; on one thread, for each has buffers of its own.
+    DENSE is scaled dot product with the whole matrix of weights, for comparison.
+    """
     torch.set_num_threads(1)
     with torch.set_grad_enabled(backward):
         prepared(name, SMALL, backward)()

@@ -112,7 +112,7 @@ MIXERS: dict[str, Callable[[], nn.Module]] = {
     "gated_delta": lambda: Gated(card("gated_delta").make(), ("beta", "log_decay")),
     "performer_recurrent": lambda: Gated(card("performer_recurrent").make(features=32), ()),
     "neural_memory": Remembering,
-    "deep_memory": lambda: Remembering(hidden=32, mini_batch=8),
+    "deep_memory": lambda: Remembering(hidden=32, mini_batch=4),
     "memory_as_gate": GatedByMemory,
 }
 DEFAULT = ("causal", "alibi", "sparsemax", "sigmoid", "topk(4)", "window(8)", "streaming", *MIXERS)

@@ -22,19 +22,21 @@ class NeuralMemory(nn.Module):
     """M_t = (1 - α_t) M_{t-1} + S_t, S_t = η_t S_{t-1} - θ_t ∇‖M_{t'}(k_t) - v_t‖², o_t = M_t(q_t) W_o (eq. 9-15).
 
     width: of the tokens; hidden: the memory's hidden width (None: a matrix memory). Gates come from each token;
-    θ stays below `rate`. Queries and keys have unit length (section 4.4). mini_batch: tokens whose gradients are taken
-    at one memory M_{t'}, the one before the first of them (section 3.2); 1 is t' = t - 1, which for a memory with a
-    hidden layer is a loop over tokens.
+    θ stays below `rate` (None: 0.5, or 0.1 with a hidden layer, whose slopes can grow as it learns). Queries and keys
+    have unit length (section 4.4). mini_batch: tokens whose gradients are taken at one memory M_{t'}, the one before
+    the first of them (section 3.2), and added up; 1 is t' = t - 1, which for a memory with a hidden layer is a loop
+    over tokens.
     """
 
     def __init__(
-        self, width: int, heads: int = 1, hidden: int | None = None, rate: float = 0.5, *, mini_batch: int = 1
+        self, width: int, heads: int = 1, hidden: int | None = None, rate: float | None = None, *, mini_batch: int = 1
     ) -> None:
         super().__init__()
         each = head_width(width, heads, "a width")
         if mini_batch < 1:
             raise UserError(f"a mini-batch holds at least 1 token, got {mini_batch}")
-        self.heads, self.rate, self.mini_batch = heads, rate, mini_batch
+        self.heads, self.mini_batch = heads, mini_batch
+        self.rate = (0.5 if hidden is None else 0.1) if rate is None else rate
         self.query, self.key, self.value = (nn.Linear(width, width, bias=False) for _ in range(3))
         self.gates = nn.Linear(width, 3 * heads)
         self.out = nn.Linear(width, width, bias=False)
