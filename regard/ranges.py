@@ -156,13 +156,32 @@ def encode(
     cells_per_row is batch × heads of what it returns, used to bound a strip's memory.
     """
     rows = max(1, STRIP_BYTES // max(1, num_keys * cells_per_row * 8))
-    strips = [
-        from_dense(predicate(i, min(i + rows, num_queries)), max_runs) for i in range(0, max(num_queries, 1), rows)
-    ]
-    width = max(s.start.shape[3] for s in strips)
-    pads = [torch.nn.functional.pad(s.start, (0, width - s.start.shape[3]), value=num_keys) for s in strips]
-    ends = [torch.nn.functional.pad(s.stop, (0, width - s.stop.shape[3]), value=num_keys) for s in strips]
-    return Ranges(torch.cat(pads, 2), torch.cat(ends, 2), num_keys)
+    table: Ranges | None = None
+    for begin in range(0, max(num_queries, 1), rows):
+        part = from_dense(predicate(begin, min(begin + rows, num_queries)), max_runs)
+        table = placed(table, part, begin, num_queries)
+    assert table is not None
+    return table
+
+
+def placed(table: Ranges | None, part: Ranges, begin: int, num_queries: int) -> Ranges:
+    """The table of all queries with those from `begin` on filled in; None begins one. Widened where the part is wider.
+
+    Filled in place: parts kept until the end would be small blocks among the large ones of each strip.
+    """
+    width = part.start.shape[3]
+    if table is None:
+        empty = part.start.new_full((*part.start.shape[:2], num_queries, width), part.num_keys)
+        table = Ranges(empty, empty.clone(), part.num_keys)
+    wider = width - table.start.shape[3]
+    if wider > 0:
+        start, stop = (
+            torch.nn.functional.pad(side, (0, wider), value=part.num_keys) for side in (table.start, table.stop)
+        )
+        table = Ranges(start, stop, part.num_keys)
+    for whole, some in ((table.start, part.start), (table.stop, part.stop)):
+        whole[:, :, begin : begin + part.num_queries, :width] = some
+    return table
 
 
 def _combine(a: Ranges, b: Ranges, join: Callable[[Tensor, Tensor], Tensor]) -> Ranges:
