@@ -263,6 +263,11 @@ def adjusted(mechanism: Mechanism, weights: Tensor, tile: Tile) -> Tensor:
     return weights
 
 
+def weights_of(mechanism: Mechanism, tile: Tile, allowed: Tensor | None) -> Tensor:
+    """The exact weights [B,H',rows,keys] of whole rows: scores, normaliser, adjusts. allowed: bool, None for all."""
+    return adjusted(mechanism, mechanism.normaliser(scores(mechanism, tile), allowed, tile.where), tile)
+
+
 def mixed(mechanism: Mechanism, weights: Tensor, tile: Tile) -> Tensor:
     """The output of a tile from its adjusted weights, the noise of training applied first. [B,H',Tq,Dv]."""
     assert mechanism.mix is not None

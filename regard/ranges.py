@@ -18,6 +18,7 @@ from torch import Tensor
 
 STRIP_BYTES = 16 << 20
 MAX_RUNS = 64
+FEW_RUNS = 4
 
 
 class TooManyRuns(ValueError):
@@ -56,11 +57,21 @@ class Ranges:
     def dense(self, begin: int = 0, end: int | None = None) -> Tensor:
         """bool [batch or 1, heads or 1, queries, end - begin]: for a strip of rows, never for a whole long input."""
         end = self.num_keys if end is None else end
+        if self.start.shape[3] > FEW_RUNS:
+            return self._dense_by_edges(begin, end)
         key = torch.arange(begin, end, device=self.start.device, dtype=torch.int32)
         seen = torch.zeros((*self.start.shape[:3], end - begin), dtype=torch.bool, device=self.start.device)
         for r in range(self.start.shape[3]):
             seen |= (key >= self.start[..., r, None]) & (key < self.stop[..., r, None])
         return seen
+
+    def _dense_by_edges(self, begin: int, end: int) -> Tensor:
+        """A running count of intervals begun and ended: its work does not grow with intervals times keys."""
+        steps = torch.zeros((*self.start.shape[:3], end - begin + 1), dtype=torch.int8, device=self.start.device)
+        for edges, sign in ((self.start, 1), (self.stop, -1)):
+            at = edges.clamp(begin, end).long() - begin
+            steps.scatter_add_(-1, at, torch.full_like(at, sign, dtype=torch.int8))
+        return steps.cumsum(-1, dtype=torch.int8)[..., :-1] > 0
 
     def is_full(self) -> bool:
         """Whether every row sees every key."""
@@ -145,19 +156,41 @@ def encode(
     cells_per_row is batch × heads of what it returns, used to bound a strip's memory.
     """
     rows = max(1, STRIP_BYTES // max(1, num_keys * cells_per_row * 8))
-    strips = [
-        from_dense(predicate(i, min(i + rows, num_queries)), max_runs) for i in range(0, max(num_queries, 1), rows)
-    ]
-    width = max(s.start.shape[3] for s in strips)
-    pads = [torch.nn.functional.pad(s.start, (0, width - s.start.shape[3]), value=num_keys) for s in strips]
-    ends = [torch.nn.functional.pad(s.stop, (0, width - s.stop.shape[3]), value=num_keys) for s in strips]
-    return Ranges(torch.cat(pads, 2), torch.cat(ends, 2), num_keys)
+    table: Ranges | None = None
+    for begin in range(0, max(num_queries, 1), rows):
+        part = from_dense(predicate(begin, min(begin + rows, num_queries)), max_runs)
+        table = placed(table, part, begin, num_queries)
+    assert table is not None
+    return table
+
+
+def placed(table: Ranges | None, part: Ranges, begin: int, num_queries: int) -> Ranges:
+    """The table of all queries with those from `begin` on filled in; None begins one. Widened where the part is wider.
+
+    Filled in place: parts kept until the end would be small blocks among the large ones of each strip.
+    """
+    width = part.start.shape[3]
+    if table is None:
+        empty = part.start.new_full((*part.start.shape[:2], num_queries, width), part.num_keys)
+        table = Ranges(empty, empty.clone(), part.num_keys)
+    wider = width - table.start.shape[3]
+    if wider > 0:
+        start, stop = (
+            torch.nn.functional.pad(side, (0, wider), value=part.num_keys) for side in (table.start, table.stop)
+        )
+        table = Ranges(start, stop, part.num_keys)
+    for whole, some in ((table.start, part.start), (table.stop, part.stop)):
+        whole[:, :, begin : begin + part.num_queries, :width] = some
+    return table
 
 
 def _combine(a: Ranges, b: Ranges, join: Callable[[Tensor, Tensor], Tensor]) -> Ranges:
     """Sweep the sorted edges of both tables: membership of each elementary interval is joined by and / or."""
     if a.num_keys != b.num_keys:
         raise ValueError(f"ranges over {a.num_keys} and {b.num_keys} keys cannot be combined")
+    widest = max(a.start.shape[3], b.start.shape[3])
+    if widest > MAX_RUNS:
+        raise TooManyRuns(f"a row of a mask has {widest} separate intervals of keys; at most {MAX_RUNS} are supported")
     shape = torch.broadcast_shapes(a.start.shape[:3], b.start.shape[:3])
     a_start, a_stop = (t.expand(*shape, t.shape[3]) for t in (a.start, a.stop))
     b_start, b_stop = (t.expand(*shape, t.shape[3]) for t in (b.start, b.stop))

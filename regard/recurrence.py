@@ -106,13 +106,15 @@ def _kept(x: Inputs, log_decay: Tensor) -> Tensor:
     return torch.where(x.key_valid[:, None, :, None], log_decay, 0.0)
 
 
-def past(x: Inputs) -> Tensor:
-    """bool [T,T]: j <= i."""
-    size = x.q.shape[2]
-    return torch.ones(size, size, dtype=torch.bool, device=x.q.device).tril()
+def lower(like: Tensor, size: int) -> Tensor:
+    """bool [size,size]: j <= i, where `like` is."""
+    return torch.ones(size, size, dtype=torch.bool, device=like.device).tril()
 
 
 # ---- S_t = Diag(α_t) S_{t-1} + k_t v_tᵀ ------------------------------------------------------------------------------
+
+
+FINE = 16  # tokens at a time where each channel decays by itself: their products take FINE · Dk numbers per token
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,29 +145,21 @@ class Decay:
 
     def chunk(self, state: State, x: Inputs) -> tuple[State, Tensor]:
         q, k, v, log_decay = self._parts(x)
-        age = log_decay.cumsum(2)
-        out = (q * age.exp()) @ state + _decayed_products(q, k, age, age, past(x)) @ v
-        rest = (age[:, :, -1:] - age).exp()
-        state = state * age[:, :, -1:].exp().transpose(-1, -2) + (k * rest).transpose(-1, -2) @ v
+        state, out = decayed_sums(state, q, k, v, log_decay)
         return state, self._finished(out)
 
     def effective_weights(self, x: Inputs, rows: slice, keys: slice) -> Tensor:
         q, k, _, log_decay = self._parts(x)
-        age = log_decay.cumsum(2)
-        if not self.normalise:
-            seen = past(x)[rows, keys]
-            return _decayed_products(q[:, :, rows], k[:, :, keys], age[:, :, rows], age[:, :, keys], seen)
-        whole = _decayed_products(q[:, :, rows], k, age[:, :, rows], age, past(x)[rows])
-        total = whole.sum(-1, keepdim=True)
-        return (whole / total.masked_fill(total == 0, 1.0))[..., keys]
+        if self.normalise:
+            return shares(decayed_weights(q, k, log_decay, rows, slice(None)))[..., keys]
+        return decayed_weights(q, k, log_decay, rows, keys)
 
     def _parts(self, x: Inputs) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Scaled q, k, v (with a column of ones for the denominator), and log α [B,H,T,Dk or 1]."""
         assert x.v is not None
         q = widened(x.q) * (x.q.shape[-1] ** -0.5 if self.scale is None else self.scale)
         k, v = per_head(x, x.k), per_head(x, x.v)
-        if self.normalise:
-            v = torch.cat([v, torch.ones_like(v[..., :1])], -1)
+        v = counted(v) if self.normalise else v
         return q, k, v, _kept(x, self._log_decay(x, q))
 
     def _log_decay(self, x: Inputs, q: Tensor) -> Tensor:
@@ -176,10 +170,44 @@ class Decay:
         return extra(x, "log_decay", self.name)
 
     def _finished(self, out: Tensor) -> Tensor:
-        if not self.normalise:
-            return out
-        out, total = out[..., :-1], out[..., -1:]
-        return out / total.masked_fill(total == 0, 1.0)
+        return averaged(out) if self.normalise else out
+
+
+def decayed_sums(state: Tensor, q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor) -> tuple[Tensor, Tensor]:
+    """S_T and o_t = q_tᵀ S_t for S_t = Diag(α_t) S_{t-1} + k_t v_tᵀ, many tokens at once."""
+    size = q.shape[2] if log_decay.shape[-1] == 1 else FINE
+    outputs = []
+    for part in (slice(begin, begin + size) for begin in range(0, q.shape[2], max(size, 1))):
+        some_q, some_k, some_v = q[:, :, part], k[:, :, part], v[:, :, part]
+        age = log_decay[:, :, part].cumsum(2)
+        inside = _decayed_products(some_q, some_k, age, age, lower(q, some_q.shape[2]))
+        outputs.append((some_q * age.exp()) @ state + inside @ some_v)
+        last = age[:, :, -1:]
+        state = state * last.exp().mT + (some_k * (last - age).exp()).mT @ some_v
+    return state, torch.cat(outputs, 2)
+
+
+def decayed_weights(q: Tensor, k: Tensor, log_decay: Tensor, rows: slice, keys: slice) -> Tensor:
+    """q_iᵀ (Π_{j<t<=i} Diag(α_t)) k_j of a rectangle."""
+    age, seen = log_decay.cumsum(2), lower(q, q.shape[2])[rows, keys]
+    return _decayed_products(q[:, :, rows], k[:, :, keys], age[:, :, rows], age[:, :, keys], seen)
+
+
+def averaged(out: Tensor) -> Tensor:
+    """Sums of values by the sum of their weights, which stands in the last column; 0 where there is none."""
+    total = out[..., -1:]
+    return out[..., :-1] / total.masked_fill(total == 0, 1.0)
+
+
+def shares(weights: Tensor) -> Tensor:
+    """Rows divided by their sums; a row of zeros stays."""
+    total = weights.sum(-1, keepdim=True)
+    return weights / total.masked_fill(total == 0, 1.0)
+
+
+def counted(v: Tensor) -> Tensor:
+    """Values with a column of ones, whose sum is that of the weights."""
+    return torch.cat([v, torch.ones_like(v[..., :1])], -1)
 
 
 def _decayed_products(q: Tensor, k: Tensor, age_q: Tensor, age_k: Tensor, seen: Tensor) -> Tensor:
@@ -220,7 +248,7 @@ class Delta:
 
     def chunk(self, state: State, x: Inputs) -> tuple[State, Tensor]:
         q, k, v, beta, log_decay = self._parts(x)
-        age, seen = log_decay.cumsum(2), past(x)
+        age, seen = log_decay.cumsum(2), lower(q, x.q.shape[2])
         overlap = beta * _decayed_products(k, k, age, age, seen.tril(-1))
         written = _unit_lower_solve(overlap, beta * (v - (k * age.exp()) @ state))
         out = (q * age.exp()) @ state + _decayed_products(q, k, age, age, seen) @ written
@@ -230,7 +258,7 @@ class Delta:
     def effective_weights(self, x: Inputs, rows: slice, keys: slice) -> Tensor:
         """W = tril(QKᵀ ∘ D) (I + tril(β KKᵀ ∘ D, -1))⁻¹ Diag β, D_ij = Π_{j<l<=i} α_l, solved block by block."""
         q, k, _, beta, log_decay = self._parts(x)
-        age, seen, size = log_decay.cumsum(2), past(x), x.q.shape[2]
+        age, seen, size = log_decay.cumsum(2), lower(q, x.q.shape[2]), x.q.shape[2]
         first, last, _ = keys.indices(size)
         right = _decayed_products(q[:, :, rows], k, age[:, :, rows], age, seen[rows])
         solved: list[tuple[slice, Tensor]] = []

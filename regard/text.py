@@ -22,11 +22,12 @@ from regard.composite import Attention
 from regard.mechanism import Mask, Mechanism
 from regard.parts import masks
 from regard.parts.adjusts import Dropout
+from regard.parts.features import PositiveFeatures
 from regard.parts.masks import And, Combinable, Not, Or
 from regard.parts.mixes import WeightedSum
 from regard.parts.normalisers import Entmax, Gumbel, Hard, Ratio, Relu, Sigmoid, Softmax, TopK
 from regard.parts.prepare import AddPositions as Positions
-from regard.parts.prepare import EluPlusOne, Normalise, PositiveFeatures, Rotary, Temperature
+from regard.parts.prepare import EluPlusOne, Normalise, Rotary, Temperature
 from regard.parts.relative import Alibi, SelfPenalty
 from regard.parts.scores import Dot, Euclidean, Softcap
 from regard.parts.select import SelectBlocks

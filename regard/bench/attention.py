@@ -14,8 +14,8 @@ import torch
 
 from regard.bench.cases import named
 from regard.bench.cases.case import Recipe, check
+from regard.bench.contestant import peak_bytes
 from regard.bench.machine import describe
-from regard.bench.memory import peak_bytes
 from regard.bench.sweep import plot, require_sweep
 from regard.bench.timing import timed
 from regard.errors import UserError

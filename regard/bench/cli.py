@@ -60,11 +60,14 @@ def bench_attention(
 @bench.command("recall")
 def bench_recall(
     mechanisms: Annotated[
-        str | None, typer.Option(help="Mechanisms or text forms, separated by ;. Default: a dozen.")
+        str | None, typer.Option(help="Mechanisms or text forms, separated by ;. Default: some of every kind.")
     ] = None,
     pairs: Annotated[str, typer.Option(help="Pairs to remember; a text has three tokens for each.")] = "4,8,16,32",
-    minutes: Annotated[float, typer.Option(help="Longest training of one mechanism.")] = 3.0,
-    steps: Annotated[int, typer.Option(help="Most steps of one training.")] = 3000,
+    beyond: Annotated[str, typer.Option(help="Pairs that are tested and never trained on.")] = "64",
+    steps: Annotated[int, typer.Option(help="Steps of one training; one that has solved the task ends sooner.")] = 2400,
+    minutes: Annotated[
+        float | None, typer.Option(help="Longest training of one mechanism; a row says if this ended it.")
+    ] = None,
     folder: Annotated[Path, typer.Option(help="Where each result is kept, to go on after an interruption.")] = Path(
         "out/recall"
     ),
@@ -72,13 +75,40 @@ def bench_recall(
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """What each mechanism remembers: associative recall, trained from nothing, accuracy by length."""
-    from regard.bench import recall as bench
+    from regard.bench import recall, recall_plot
     from regard.bench.recall_task import DEFAULT
 
     target = None if plot is None else writable(plot, (".png", ".svg"))
     names = DEFAULT if mechanisms is None else [name.strip() for name in mechanisms.split(";") if name.strip()]
-    counts = numbers_in(pairs, "--pairs") or []
-    result = bench.run(names, counts, minutes, steps, folder, lambda line: print(line, file=sys.stderr))
+    trained, untrained = (numbers_in(text, name) or [] for text, name in ((pairs, "--pairs"), (beyond, "--beyond")))
+    budget = recall.Budget(tuple(trained), tuple(untrained), steps, minutes)
+    result = recall.run(names, budget, folder, lambda line: print(line, file=sys.stderr))
     if target is not None:
-        bench.plot(result, target)
-    print(json.dumps(result) if as_json else "\n".join(" | ".join(line) for line in bench.table(result)))
+        recall_plot.plot(result, target)
+    print(json.dumps(result) if as_json else "\n".join(" | ".join(line) for line in recall.table(result)))
+
+
+@bench.command("memory")
+def bench_memory(
+    mechanisms: Annotated[
+        str | None, typer.Option(help="Mechanisms, separated by ;. Default: all that claim linear memory.")
+    ] = None,
+    tokens: Annotated[str, typer.Option(help="Input lengths.")] = "2048,8192,32768",
+    seconds: Annotated[float, typer.Option(help="Longest time of one measurement.")] = 600.0,
+    backward: Annotated[bool, typer.Option("--backward", help="Forward and backward.")] = False,
+    folder: Annotated[Path, typer.Option(help="Where each result is kept, to go on after an interruption.")] = Path(
+        "out/memory"
+    ),
+    plot: Annotated[Path | None, typer.Option(help="Write a plot to this png or svg.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """How the memory of a mechanism grows with the tokens: the peak of one call, in a process of its own."""
+    from regard.bench import memory, memory_plot
+
+    target = None if plot is None else writable(plot, (".png", ".svg"))
+    names = memory.claiming() if mechanisms is None else [name.strip() for name in mechanisms.split(";")]
+    lengths = numbers_in(tokens, "--tokens") or []
+    result = memory.run(names, lengths, folder, seconds, backward, lambda line: print(line, file=sys.stderr))
+    if target is not None:
+        memory_plot.plot(result, target)
+    print(json.dumps(result) if as_json else "\n".join(" | ".join(line) for line in memory.table(result)))

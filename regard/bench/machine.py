@@ -8,6 +8,7 @@ import os
 import platform
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -34,11 +35,14 @@ def _processor() -> str:
     return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
-def measured(module: str, **arguments: Any) -> dict[str, Any]:
+def measured(module: str, given: Mapping[str, Any], limit_seconds: float | None = None) -> dict[str, Any]:
     """What `python -m module` prints as its last line of JSON, given its arguments as JSON. A fresh process, so that
-    its peak memory is its own. A run that fails gives {"failed": reason}."""
-    command = [sys.executable, "-m", module, json.dumps(arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    its peak memory is its own. A run that fails, or takes longer than the limit, gives {"failed": reason}."""
+    command = [sys.executable, "-m", module, json.dumps(dict(given))]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=limit_seconds)
+    except subprocess.TimeoutExpired:
+        return {"failed": f"took longer than {limit_seconds:g} s"}
     if done.returncode:
         lines = done.stderr.strip().splitlines()
         return {"failed": lines[-1] if lines else f"exit status {done.returncode}"}

@@ -1,11 +1,13 @@
-"""`regard bench recall`: what each mechanism can and cannot remember, trained from nothing in minutes."""
+"""`regard bench recall`: what each mechanism can and cannot remember, trained from nothing in as many steps."""
 
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -18,26 +20,45 @@ from regard.bench.machine import describe
 from regard.bench.recall_task import VALUES, Recaller, batch
 from regard.errors import UserError
 
-BATCH, RATE, TESTED, EVERY = 32, 3e-3, 256, 100
-GOOD = 0.995
+BATCH, RATE, WARM, LAST = 32, 1e-2, 100, 0.1
+TESTED, EVERY = 1024, 200
+SOLVED = 0.999
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What each training gets. pairs: trained on in turn, then tested; beyond: only tested; steps: the limit, which the
+    learning rate's decay is stretched over. minutes: another limit (None: none), which makes results depend on the
+    machine and is said in the row when it was hit.
+    """
+
+    pairs: tuple[int, ...] = (4, 8, 16, 32)
+    beyond: tuple[int, ...] = (64,)
+    steps: int = 2400
+    minutes: float | None = None
+
+    def __post_init__(self) -> None:
+        if not self.pairs or self.steps < 1:
+            raise UserError("bench recall needs some lengths and at least 1 step")
+        if self.minutes is not None and self.minutes <= 0:
+            raise UserError(f"a limit of {self.minutes:g} minutes leaves no time to train; give more, or none")
+
+    @property
+    def tested(self) -> tuple[int, ...]:
+        return (*self.pairs, *self.beyond)
 
 
 def run(
-    mechanisms: Sequence[str],
-    pairs: Sequence[int],
-    minutes: float,
-    steps: int,
-    folder: Path,
-    report: Callable[[str], None] = lambda line: None,
+    mechanisms: Sequence[str], budget: Budget, folder: Path, report: Callable[[str], None] = lambda line: None
 ) -> dict[str, Any]:
-    """Train each mechanism for at most `minutes` and `steps`, on texts of every length in turn; test each length.
+    """Train each mechanism on texts of every length in turn, and test each length.
 
-    A mechanism's result is kept in `folder`; one that is there already, trained under the same settings, is not
-    trained again. A broken-off training leaves nothing.
+    A mechanism's result is kept in `folder`; one that is there already, trained under the same budget, is not trained
+    again. A broken-off training leaves nothing.
     """
-    if minutes <= 0 or steps < 1 or not pairs or not mechanisms:
-        raise UserError("bench recall needs some mechanisms and lengths, more than 0 minutes and at least 1 step")
-    settings = {"pairs": list(pairs), "minutes": minutes, "steps": steps}
+    if not mechanisms:
+        raise UserError("bench recall needs some mechanisms")
+    settings = json.loads(json.dumps(asdict(budget)))
     folder.mkdir(parents=True, exist_ok=True)
     rows = []
     for name in mechanisms:
@@ -45,7 +66,7 @@ def run(
         found = _kept(path, name, settings)
         if found is None:
             with one_thread():
-                found = {"mechanism": name, "settings": settings, **train(name, pairs, minutes, steps, report)}
+                found = {"mechanism": name, "settings": settings, **train(name, budget, report)}
             path.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
         report(f"{name}: {_said(found['accuracy'])}, {found['steps']} steps in {found['seconds']:.0f} s")
         rows.append(found)
@@ -70,34 +91,43 @@ def _kept(path: Path, name: str, settings: dict[str, Any]) -> dict[str, Any] | N
     return found if (found["mechanism"], found["settings"]) == (name, settings) else None
 
 
-def train(
-    name: str, pairs: Sequence[int], minutes: float, steps: int, report: Callable[[str], None] = lambda line: None
-) -> dict[str, Any]:
-    """One model from nothing: accuracy at each length, steps, seconds, and what ended it. The same seed for all."""
+def train(name: str, budget: Budget, report: Callable[[str], None] = lambda line: None) -> dict[str, Any]:
+    """One model from nothing: accuracy at each length, steps, seconds, and what ended it. The same seed for all.
+
+    It ends early once every trained length is answered to SOLVED.
+    """
     torch.manual_seed(0)
     model, data = Recaller(name), torch.Generator().manual_seed(1)
     optimiser = torch.optim.AdamW(model.parameters(), RATE, weight_decay=0.01)
-    begun, done, ended, found = perf_counter(), 0, "steps", {}
-    while done < steps:
-        tokens, wanted = batch(pairs[done % len(pairs)], BATCH, data)
+    rate = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: _share_of_rate(step, budget.steps))
+    begun, done, ended = perf_counter(), 0, "steps"
+    while done < budget.steps:
+        tokens, wanted = batch(budget.pairs[done % len(budget.pairs)], BATCH, data)
         loss = cross_entropy(_answers(model, tokens, wanted).flatten(0, 1), wanted.flatten())
         optimiser.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimiser.step()
+        rate.step()
         done += 1
-        if perf_counter() - begun > 60 * minutes:
+        if budget.minutes is not None and perf_counter() - begun > 60 * budget.minutes:
             ended = "minutes"
             break
         if done % EVERY == 0:
-            found = accuracy(model, pairs)
+            found = accuracy(model, budget.pairs)
             report(f"{name}, step {done}: {_said(found)}")
-            if min(found.values()) >= GOOD:
+            if min(found.values()) >= SOLVED:
                 ended = "solved"
                 break
-    count = sum(p.numel() for p in model.parameters())
     seconds = perf_counter() - begun
-    return {"accuracy": accuracy(model, pairs), "steps": done, "seconds": seconds, "ended": ended, "parameters": count}
+    found = accuracy(model, budget.tested)
+    count = sum(p.numel() for p in model.parameters())
+    return {"accuracy": found, "steps": done, "seconds": seconds, "ended": ended, "parameters": count}
+
+
+def _share_of_rate(step: int, steps: int) -> float:
+    """A linear warm-up over WARM steps, then half a cosine down to LAST."""
+    return min(1.0, (step + 1) / WARM) * (LAST + (1 - LAST) * 0.5 * (1 + math.cos(math.pi * step / steps)))
 
 
 def _answers(model: Recaller, tokens: Tensor, wanted: Tensor) -> Tensor:
@@ -122,35 +152,13 @@ def _said(found: dict[str, float]) -> str:
 
 def table(result: dict[str, Any]) -> list[list[str]]:
     """Header and rows as text: accuracy in per cent at each number of tokens."""
-    lengths = [str(3 * count) for count in result["pairs"]]
-    lines = [["mechanism", *(f"{length} tokens" for length in lengths), "steps", "seconds", "ended by"]]
+    tested = [*result["pairs"], *result["beyond"]]
+    heads = [f"{3 * pairs} tokens" + (" (not trained on)" if pairs in result["beyond"] else "") for pairs in tested]
+    lines = [["mechanism", *heads, "steps", "ended by"]]
     for row in result["rows"]:
-        cells = [f"{100 * row['accuracy'][length]:.0f} %" for length in lengths]
-        lines.append([row["mechanism"], *cells, f"{row['steps']:,}", f"{row['seconds']:.0f}", row["ended"]])
+        cells = [f"{100 * row['accuracy'][str(3 * pairs)]:.0f} %" for pairs in tested]
+        lines.append([row["mechanism"], *cells, f"{row['steps']:,}", ENDED[row["ended"]]])
     return lines
 
 
-def plot(result: dict[str, Any], path: Path) -> None:
-    """Accuracy against the number of tokens, a line per mechanism, as an image file."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(9, 4.6), layout="constrained")
-    axes = figure.add_subplot()
-    markers = "osD^v<>phX*P"
-    for place, row in enumerate(result["rows"]):
-        lengths = [int(length) for length in row["accuracy"]]
-        values = [100 * value for value in row["accuracy"].values()]
-        style = "-" if place < 10 else "--"
-        axes.plot(lengths, values, style, marker=markers[place % len(markers)], label=row["mechanism"])
-    axes.axhline(100 * result["chance"], color="#999999", linewidth=1, linestyle=":")
-    axes.text(lengths[0], 100 * result["chance"] + 1, "chance", fontsize=8, color="#777777")
-    axes.set_xscale("log", base=2)
-    axes.set_xticks(lengths, [str(length) for length in lengths])
-    axes.minorticks_off()
-    axes.set_ylim(-3, 103)
-    axes.set_xlabel("tokens (a third of them pairs' keys, a third values, a third questions)")
-    axes.set_ylabel("right answers, %")
-    axes.grid(alpha=0.3)
-    figure.legend(loc="outside right upper", frameon=False)
-    axes.set_title(f"Associative recall after at most {result['minutes']:g} min or {result['steps']:,} steps")
-    figure.savefig(path, dpi=120)
+ENDED = {"solved": "solved", "steps": "the last step", "minutes": "the limit of minutes"}

@@ -18,7 +18,7 @@ from regard.errors import UserError
 from regard.zoo import card
 
 KEYS = VALUES = 64
-WIDTH, HEADS, LAYERS = 64, 2, 2
+WIDTH, HEADS, LAYERS = 32, 2, 2
 
 Gates = Callable[[Tensor], dict[str, Tensor]]
 
@@ -35,9 +35,11 @@ def batch(pairs: int, size: int, generator: torch.Generator) -> tuple[Tensor, Te
 
 
 class Recaller(nn.Module):
-    """Embedding, LAYERS times x + mixer(norm(conv(x))), norm, linear: no feed-forward, so that the mixer must do it.
+    """Embedding, LAYERS times x + norm(mixer(conv(norm(x)))), norm, linear: no feed-forward, so that the mixer must do
+    it, and narrow heads, so that a state fills up.
 
-    The convolution sees a token and the two before it (as in Zoology): keys meet their values in every mechanism.
+    The convolution sees a token and the two before it (as in Zoology): keys meet their values in every mechanism. The
+    norm after the mixer is what recurrences are trained with (DeltaNet, GLA); here every mechanism has it.
     """
 
     def __init__(self, name: str) -> None:
@@ -46,14 +48,15 @@ class Recaller(nn.Module):
         self.near = nn.ParameterList(0.5 * torch.randn(WIDTH, 1, 3) for _ in range(LAYERS))
         self.norms = nn.ModuleList(nn.LayerNorm(WIDTH) for _ in range(LAYERS + 1))
         self.mixers = nn.ModuleList(mixer(name) for _ in range(LAYERS))
+        self.scales = nn.ModuleList(nn.RMSNorm(WIDTH) for _ in range(LAYERS))
         self.out = nn.Linear(WIDTH, VALUES)
 
     def forward(self, tokens: Tensor) -> Tensor:
         """tokens [B,n] -> logits [B,n,VALUES]."""
         x = self.embed(tokens)
-        for near, norm, mix in zip(self.near, self.norms, self.mixers):
+        for near, norm, mix, scale in zip(self.near, self.norms, self.mixers, self.scales):
             local = conv1d(pad(norm(x).transpose(1, 2), (2, 0)), near, groups=WIDTH).transpose(1, 2)
-            x = x + mix(local)
+            x = x + scale(mix(local))
         return self.out(self.norms[-1](x))
 
 
@@ -75,11 +78,11 @@ class Gated(nn.Module):
 
 
 class Remembering(nn.Module):
-    """Titans' neural memory as a mixer."""
+    """Titans' neural memory as a mixer: a matrix, or a network of one hidden layer that learns in mini-batches."""
 
-    def __init__(self) -> None:
+    def __init__(self, hidden: int | None = None, mini_batch: int = 1) -> None:
         super().__init__()
-        self.memory = modules.NeuralMemory(WIDTH, HEADS)
+        self.memory = modules.NeuralMemory(WIDTH, HEADS, hidden, mini_batch=mini_batch)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.memory(x)[0]
@@ -107,10 +110,12 @@ MIXERS: dict[str, Callable[[], nn.Module]] = {
     "gla": lambda: Gated(card("gla").make(), ("log_decays",)),
     "delta": lambda: Gated(card("delta").make(), ("beta",)),
     "gated_delta": lambda: Gated(card("gated_delta").make(), ("beta", "log_decay")),
+    "performer_recurrent": lambda: Gated(card("performer_recurrent").make(features=32), ()),
     "neural_memory": Remembering,
+    "deep_memory": lambda: Remembering(hidden=32, mini_batch=4),
     "memory_as_gate": GatedByMemory,
 }
-DEFAULT = ("causal", "alibi", "sigmoid", "window(8)", "streaming", *MIXERS)
+DEFAULT = ("causal", "alibi", "sparsemax", "sigmoid", "topk(4)", "window(8)", "streaming", *MIXERS)
 TEXTS = {"streaming": "window(8) | sinks(2)", "causal": "scaled_dot"}
 
 

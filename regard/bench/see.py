@@ -23,7 +23,7 @@ def run(
     Checks every weight against eager attention first and raises UserError if one is off by more than 1e-5. Eager is
     left out, and says so, where its weights would not fit into memory.
     """
-    checked = measured(WORKER, check=True, tokens=300, backend=backend)
+    checked = measured(WORKER, {"check": True, "tokens": 300, "backend": backend})
     if checked.get("worst_weight", 1.0) > 1e-5:
         raise UserError(f"the weights are not those of eager attention ({checked}); nothing was timed")
     report(f"checked at 300 tokens: weights within {checked['worst_weight']:.1e}, same bits: {checked['same_bits']}")
@@ -35,9 +35,8 @@ def run(
             for kind in KINDS:
                 if kind == "eager" and (turn or tokens * tokens * EAGER_BYTES_PER_PAIR > available_bytes()):
                     continue
-                result = measured(
-                    WORKER, kind=kind, tokens=tokens, **({"backend": backend} if kind == "watched" else {})
-                )
+                on = {"backend": backend} if kind == "watched" else {}
+                result = measured(WORKER, {"kind": kind, "tokens": tokens, **on})
                 found[kind].append(result)
                 report(f"{tokens} tokens, {kind}: {_said(result)}")
         rows.append(_row(tokens, found))

@@ -19,16 +19,24 @@ GATES = ("forget", "momentum", "rate")
 
 
 class NeuralMemory(nn.Module):
-    """M_t = (1 - α_t) M_{t-1} + S_t, S_t = η_t S_{t-1} - θ_t ∇‖M_{t-1}(k_t) - v_t‖², o_t = M_t(q_t) W_o (eq. 9-15).
+    """M_t = (1 - α_t) M_{t-1} + S_t, S_t = η_t S_{t-1} - θ_t ∇‖M_{t'}(k_t) - v_t‖², o_t = M_t(q_t) W_o (eq. 9-15).
 
     width: of the tokens; hidden: the memory's hidden width (None: a matrix memory). Gates come from each token;
-    θ stays below `rate`. Queries and keys have unit length (section 4.4).
+    θ stays below `rate` (None: 0.5, or 0.1 with a hidden layer, whose slopes can grow as it learns). Queries and keys
+    have unit length (section 4.4). mini_batch: tokens whose gradients are taken at one memory M_{t'}, the one before
+    the first of them (section 3.2), and added up; 1 is t' = t - 1, which for a memory with a hidden layer is a loop
+    over tokens.
     """
 
-    def __init__(self, width: int, heads: int = 1, hidden: int | None = None, rate: float = 0.5) -> None:
+    def __init__(
+        self, width: int, heads: int = 1, hidden: int | None = None, rate: float | None = None, *, mini_batch: int = 1
+    ) -> None:
         super().__init__()
         each = head_width(width, heads, "a width")
-        self.heads, self.rate = heads, rate
+        if mini_batch < 1:
+            raise UserError(f"a mini-batch holds at least 1 token, got {mini_batch}")
+        self.heads, self.mini_batch = heads, mini_batch
+        self.rate = (0.5 if hidden is None else 0.1) if rate is None else rate
         self.query, self.key, self.value = (nn.Linear(width, width, bias=False) for _ in range(3))
         self.gates = nn.Linear(width, 3 * heads)
         self.out = nn.Linear(width, width, bias=False)
@@ -51,7 +59,8 @@ class NeuralMemory(nn.Module):
         q, k = (normalize(split(silu(part(x)), self.heads), dim=-1) for part in (self.query, self.key))
         v = split(silu(self.value(x)), self.heads)
         given = inputs(q, k, v, key_valid=valid, per_key=dict(zip(GATES, gates, strict=True)))
-        found, state = compose.recur(neural_memory(w_1=self.start[0], w_2=self._second()), given, state)
+        memory = neural_memory(w_1=self.start[0], w_2=self._second(), mini_batch=self.mini_batch)
+        found, state = compose.recur(memory, given, state)
         return self.out(joined(found)).to(x.dtype), state
 
     def _second(self) -> Tensor | None:
@@ -61,11 +70,13 @@ class NeuralMemory(nn.Module):
 class _Form(nn.Module):
     """What the three forms share: a memory, persistent tokens that hold no input (eq. 19), and attention."""
 
-    def __init__(self, width: int, heads: int, mechanism: Given, persistent: int, hidden: int | None) -> None:
+    def __init__(
+        self, width: int, heads: int, mechanism: Given, persistent: int, hidden: int | None, mini_batch: int
+    ) -> None:
         super().__init__()
         if persistent < 0:
             raise UserError(f"persistent tokens are counted from 0, got {persistent}")
-        self.memory = NeuralMemory(width, heads, hidden)
+        self.memory = NeuralMemory(width, heads, hidden, mini_batch=mini_batch)
         self.persistent = nn.Parameter(0.02 * torch.randn(persistent, width))
         attention = made_causal(built(settled(mechanism)))
         if isinstance(attention, Mechanism) and persistent:
@@ -94,8 +105,9 @@ class MemoryAsContext(_Form):
         segment: int = 64,
         persistent: int = 4,
         hidden: int | None = None,
+        mini_batch: int = 1,
     ) -> None:
-        super().__init__(width, heads, mechanism, persistent, hidden)
+        super().__init__(width, heads, mechanism, persistent, hidden, mini_batch)
         if segment < 1:
             raise UserError(f"a segment holds at least 1 token, got {segment}")
         self.segment = segment
@@ -124,8 +136,9 @@ class MemoryAsGate(_Form):
         *,
         persistent: int = 4,
         hidden: int | None = None,
+        mini_batch: int = 1,
     ) -> None:
-        super().__init__(width, heads, mechanism, persistent, hidden)
+        super().__init__(width, heads, mechanism, persistent, hidden, mini_batch)
         self.norm_attention, self.norm_memory = nn.RMSNorm(width), nn.RMSNorm(width)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -146,8 +159,9 @@ class MemoryAsLayer(_Form):
         *,
         persistent: int = 4,
         hidden: int | None = None,
+        mini_batch: int = 1,
     ) -> None:
-        super().__init__(width, heads, mechanism, persistent, hidden)
+        super().__init__(width, heads, mechanism, persistent, hidden, mini_batch)
 
     def forward(self, x: Tensor) -> Tensor:
         """[B,T,width] -> [B,T,width]."""

@@ -162,13 +162,48 @@ def _power(base: Tensor, power: Tensor | float) -> Tensor:
 
 
 def _mass(z: Tensor, threshold: Tensor, power: Tensor | float) -> tuple[Tensor, Tensor]:
-    """Σ [z - τ]₊^power and its slope in -τ."""
+    """Σ [z - τ]₊^power and its slope in -τ, which has no gradient."""
     base = z - threshold
-    return _power(base, power).sum(-1, keepdim=True), (power * _power(base, power - 1)).sum(-1, keepdim=True)
+    positive = base.detach().clamp(min=0)
+    slope = power * torch.where(positive > 0, positive ** (power - 1), 0.0)
+    return _power(base, power).sum(-1, keepdim=True), slope.sum(-1, keepdim=True).detach()
 
 
 def _threshold(z: Tensor, power: Tensor | float) -> Tensor:
-    """τ of each row, for z whose largest entry is 0: -1 <= τ < 0. Bisection, then Newton inside the bracket."""
+    """τ of each row, for z whose largest entry is 0, without gradient: -1 <= τ < 0."""
+    if float(torch.as_tensor(power).min()) < 1:
+        return _bracketed(z, power)
+    rows, start = z.reshape(-1, z.shape[-1]), z.new_full((z.shape[:-1].numel(), 1), -1.0)
+    if isinstance(power, Tensor):
+        power = power.expand(*z.shape[:-1], 1).reshape(-1, 1)
+    if z.shape[-1] > 4 * SUPPORT:
+        start = _from_below(rows.topk(SUPPORT, sorted=False).values, power, start)
+    return _from_below(rows, power, start).view(*z.shape[:-1], 1)
+
+
+SUPPORT = 64  # the largest entries of a long row, whose own threshold is where the row's search begins: it is not above
+
+
+def _from_below(z: Tensor, power: Tensor | float, guess: Tensor) -> Tensor:
+    """Newton's steps for rows [R,n] where the mass is convex in τ (α <= 2): they approach from below and never
+    overstep. Rows that have arrived are left out."""
+    found, left = guess.clone(), torch.arange(len(z), device=z.device)
+    for _ in range(60):
+        positive = (z - guess).clamp_(min=0)
+        slopes = torch.where(positive > 0, positive ** (power - 1), 0.0)
+        total, slope = (slopes * positive).sum(-1, keepdim=True), (power * slopes).sum(-1, keepdim=True)
+        step = ((total - 1) / slope.clamp(min=torch.finfo(z.dtype).tiny)).clamp(min=0)
+        found[left] = guess = guess + step
+        more = step[:, 0] > 8 * torch.finfo(z.dtype).eps
+        if not bool(more.any()):
+            break
+        z, guess, left = z[more], guess[more], left[more]
+        power = power[more] if isinstance(power, Tensor) else power
+    return found.clamp_(max=0)
+
+
+def _bracketed(z: Tensor, power: Tensor | float) -> Tensor:
+    """Bisection, then Newton inside the bracket (α > 2, where the mass has corners)."""
     low = z.new_full((*z.shape[:-1], 1), -1.0)
     high = torch.zeros_like(low)
     for _ in range(12):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import ClassVar, Literal
 
 import torch
@@ -170,53 +169,6 @@ class EluPlusOne:
 
     def __str__(self) -> str:
         return "elu_plus_one"
-
-
-@lru_cache(maxsize=16)
-def orthogonal_features(count: int, width: int, seed: int) -> Tensor:
-    """ω [count, width] float64: rows Gaussian in length, orthogonal in blocks of `width` (Choromanski 2021, 2.4)."""
-    generator = torch.Generator().manual_seed(seed)
-    blocks = [
-        torch.linalg.qr(torch.randn(width, width, dtype=torch.float64, generator=generator)).Q.T
-        for _ in range(-(-count // width))
-    ]
-    lengths = torch.randn(count, width, dtype=torch.float64, generator=generator).norm(dim=1, keepdim=True)
-    return torch.cat(blocks)[:count] * lengths
-
-
-@dataclass(frozen=True)
-class PositiveFeatures:
-    """φ(x) = e^{ω x̂ - ‖x̂‖²/2} / √m, x̂ = x / D^{1/4}: E[φ(q)·φ(k)] = e^{q·k/√D} (FAVOR+: Choromanski 2021, eq. 7).
-
-    count m features drawn orthogonal from `seed`. The largest exponent of a query, and of all keys, is subtracted:
-    it cancels in the ratio; stabilise=False leaves it (for a state carried across calls).
-    """
-
-    count: int = 256
-    seed: int = 0
-    stabilise: bool = True
-    scope: ClassVar[Scope] = "token"
-
-    def __post_init__(self) -> None:
-        if self.count < 1:
-            raise ValueError(f"favor({self.count}): at least 1 random feature")
-
-    def __call__(self, x: Inputs) -> Inputs:
-        return x.replace(q=self.features(x.q, (-1,)), k=self.features(x.k, (-2, -1)))
-
-    def features(self, x: Tensor, together: tuple[int, ...]) -> Tensor:
-        """φ of [B,H,T,D] as [B,H,T,m]; the maximum over `together` is subtracted from the exponent."""
-        x = widened(x) * x.shape[-1] ** -0.25
-        omega = orthogonal_features(self.count, x.shape[-1], self.seed).to(x)
-        exponent = x @ omega.T - x.square().sum(-1, keepdim=True) / 2
-        if self.stabilise and exponent.numel():
-            exponent = exponent - exponent.detach().amax(together, keepdim=True)
-        return exponent.exp() * self.count**-0.5
-
-    def __str__(self) -> str:
-        if not self.stabilise:
-            raise ValueError("random features without a running maximum have no text form; build them in Python")
-        return f"favor({self.count}, {self.seed})"
 
 
 # ---- fewer keys ------------------------------------------------------------------------------------------------------

@@ -71,17 +71,17 @@ def chosen_blocks(x: Inputs, score: Callable[[Inputs, slice], Tensor], size: int
     """Ranges of the best blocks of each row, its own always among them; ties to the first. In strips of rows."""
     blocks, num_queries = -(-x.k.shape[2] // size), x.q.shape[2]
     rows = max(1, ranges.STRIP_BYTES // max(1, 8 * x.q.shape[0] * x.q.shape[1] * blocks))
-    parts = [
-        _best_blocks(x, slice(begin, min(begin + rows, num_queries)), score, size, count, causal)
-        for begin in range(0, max(num_queries, 1), rows)
-    ]
-    start, stop = (torch.cat(side, 2) for side in zip(*parts, strict=True))
-    return Ranges(start, stop, x.k.shape[2])
+    table: Ranges | None = None
+    for begin in range(0, max(num_queries, 1), rows):
+        part = _best_blocks(x, slice(begin, min(begin + rows, num_queries)), score, size, count, causal)
+        table = ranges.placed(table, part, begin, num_queries)
+    assert table is not None
+    return table
 
 
 def _best_blocks(
     x: Inputs, rows: slice, score: Callable[[Inputs, slice], Tensor], size: int, count: int, causal: bool
-) -> tuple[Tensor, Tensor]:
+) -> Ranges:
     num_keys = x.k.shape[2]
     begins = torch.arange(0, num_keys, size, device=x.q.device)
     ends = (begins + size).clamp(max=num_keys)
@@ -96,7 +96,7 @@ def _best_blocks(
     index = index.masked_fill(best == -float("inf"), len(begins)).sort(-1).values
     edge = begins.new_full((1,), num_keys)
     start, stop = torch.cat([begins, edge])[index], torch.cat([ends, edge])[index]
-    return start.to(torch.int32), stop.to(torch.int32)
+    return Ranges(start.to(torch.int32), stop.to(torch.int32), num_keys)
 
 
 def _grouped(q: Tensor, groups: int) -> Tensor:

@@ -8,12 +8,11 @@ from regard.mechanism import (
     Inputs,
     Mechanism,
     Tile,
-    adjusted,
     mixed,
     prepared,
     reads_positions,
     require_positions,
-    scores,
+    weights_of,
     without_invalid,
 )
 
@@ -23,7 +22,7 @@ def attend(mechanism: Mechanism, x: Inputs) -> tuple[Tensor | None, Tensor]:
     x = prepared(mechanism, x)
     tile = whole(x)
     allowed = allowed_cells(mechanism, x, tile)
-    weights = adjusted(mechanism, mechanism.normaliser(scores(mechanism, tile), allowed, tile.where), tile)
+    weights = weights_of(mechanism, tile, allowed)
     return None if mechanism.mix is None else mixed(mechanism, weights, tile), weights
 
 

@@ -2,7 +2,7 @@
 
 A strip is a block of query rows against all keys that they may see, all heads together. Its scores, weights and
 output exist only while it is walked, so memory is rows · keys · heads for a bounded number of rows. The backward
-recomputes a strip (Chen 2016, "Training deep nets with sublinear memory cost"), so it is linear in memory too.
+recomputes each strip (recompute.py), so it is linear in memory too.
 """
 
 from __future__ import annotations
@@ -11,21 +11,20 @@ from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
 from regard import ranges
 from regard.mechanism import (
     Inputs,
     Mechanism,
     Tile,
-    adjusted,
     mixed,
     prepared,
-    scores,
     visible,
+    weights_of,
     without_invalid,
 )
 from regard.ranges import Ranges
+from regard.run import recompute
 
 STRIP_BYTES = 32 << 20
 
@@ -50,24 +49,52 @@ def attend(
     x = without_invalid(prepared(mechanism, x))
     if output and mechanism.mix is None:
         raise ValueError(f"{mechanism.name} has no output: its weights are the result; ask for regard.weights")
-    needs_grad = output and torch.is_grad_enabled() and requires_grad(mechanism, x)
-    outputs = []
     first, last, _ = (rows or slice(None)).indices(x.q.shape[2])
-    for strip, keys, allowed in strips(mechanism, x, range(first, last), strip_bytes):
-        tile = x.tile(strip, keys)
-        if absorb is not None:
-            with torch.no_grad():
-                weights = weights_of(mechanism, tile, allowed)
-                absorb(strip, keys, weights, allowed)
-            if output:
-                outputs.append(_mixed(mechanism, tile, allowed, needs_grad, weights))
-        elif output:
-            outputs.append(_mixed(mechanism, tile, allowed, needs_grad, None))
+    queries = range(first, max(first, last))
     if not output:
+        for _ in _walked(mechanism, x, queries, strip_bytes, absorb):
+            pass
         return None
-    if not outputs:
-        outputs.append(_mixed(mechanism, x.tile(slice(0, 0), slice(0, 0)), None, False, None))
-    return torch.cat(outputs, 2).to(given)
+    if torch.is_grad_enabled() and requires_grad(mechanism, x):
+        return recompute.attend(
+            mechanism,
+            x,
+            lambda: _joined(mechanism, x, queries, strip_bytes, absorb),
+            lambda: strips(mechanism, x, queries, strip_bytes),
+            first,
+        ).to(given)
+    return _joined(mechanism, x, queries, strip_bytes, absorb).to(given)
+
+
+def _walked(
+    mechanism: Mechanism, x: Inputs, queries: range, strip_bytes: int, absorb: Absorb | None
+) -> Iterator[tuple[slice, Tile, Tensor]]:
+    """Each strip's rows, tile and weights, shown to `absorb` first."""
+    for rows, keys, allowed in strips(mechanism, x, queries, strip_bytes):
+        tile = x.tile(rows, keys)
+        weights = weights_of(mechanism, tile, allowed)
+        if absorb is not None:
+            absorb(rows, keys, weights.detach(), allowed)
+        yield rows, tile, weights
+
+
+@torch.no_grad()
+def _joined(mechanism: Mechanism, x: Inputs, queries: range, strip_bytes: int, absorb: Absorb | None) -> Tensor:
+    """The outputs of all strips [B,H',rows,Dv].
+
+    Each is copied to its place at once. Kept until the end they would be small blocks among the large ones that strips
+    take and give back, which an allocator then cannot use again: memory would grow with every strip.
+    """
+    whole: Tensor | None = None
+    for rows, tile, weights in _walked(mechanism, x, queries, strip_bytes, absorb):
+        part = mixed(mechanism, weights, tile)
+        if whole is None:
+            whole = part.new_empty(*part.shape[:2], len(queries), part.shape[3])
+        whole[:, :, rows.start - queries.start : rows.stop - queries.start] = part
+    if whole is not None:
+        return whole
+    nothing = x.tile(slice(0, 0), slice(0, 0))
+    return mixed(mechanism, weights_of(mechanism, nothing, None), nothing)
 
 
 def strips(
@@ -91,11 +118,6 @@ def strips(
         keys = slice(*some.hull())
         all_seen = bool(((some.start[..., 0] == keys.start) & (some.stop[..., 0] == keys.stop)).all())
         yield rows, keys, None if all_seen else some.dense(keys.start, keys.stop)
-
-
-def weights_of(mechanism: Mechanism, tile: Tile, allowed: Tensor | None) -> Tensor:
-    """The exact weights [B,H',rows,keys] of whole rows."""
-    return adjusted(mechanism, mechanism.normaliser(scores(mechanism, tile), allowed, tile.where), tile)
 
 
 @torch.no_grad()
@@ -126,19 +148,6 @@ def rectangle(mechanism: Mechanism, x: Inputs, rows: slice, keys: slice) -> Tens
         nothing = weights_of(mechanism, x.tile(slice(0, 0), slice(0, 0)), None)
         return nothing.new_zeros((*nothing.shape[:3], max(0, last_key - first_key)))
     return torch.cat(found, 2)
-
-
-def _mixed(
-    mechanism: Mechanism, tile: Tile, allowed: Tensor | None, needs_grad: bool, weights: Tensor | None
-) -> Tensor:
-    if not needs_grad:
-        return mixed(mechanism, weights_of(mechanism, tile, allowed) if weights is None else weights, tile)
-
-    def strip(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        part = tile.replace(q=q, k=k, v=v)
-        return mixed(mechanism, weights_of(mechanism, part, allowed), part)
-
-    return checkpoint(strip, tile.q, tile.k, tile.v, use_reentrant=False, preserve_rng_state=False)
 
 
 def _predicate(mechanism: Mechanism, x: Inputs, rows: slice) -> Tensor:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from regard.mechanism import Mask, Mechanism
+from regard.parts.feature_sum import FeatureSum
+from regard.parts.features import PositiveFeatures
 from regard.parts.normalisers import Ratio
-from regard.parts.prepare import EluPlusOne, PositiveFeatures
+from regard.parts.prepare import EluPlusOne
 from regard.parts.scores import Dot
 from regard.parts.standard import FULL, standard
 from regard.recurrence import Decay
@@ -31,10 +33,9 @@ def performer(*, features: int = 256, seed: int = 0, mask: Mask = FULL) -> Mecha
     return standard("performer", PERFORMER, prepare=prepare, score=(Dot(1.0),), normaliser=Ratio(), mask=mask)
 
 
-def performer_recurrent(*, features: int = 256, seed: int = 0) -> Decay:
-    """The same under a causal mask, as a state of size m · Dv."""
-    prepare = (PositiveFeatures(features, seed, stabilise=False),)
-    return Decay("performer_recurrent", PERFORMER, normalise=True, prepare=prepare)
+def performer_recurrent(*, features: int = 256, seed: int = 0) -> FeatureSum:
+    """The same under a causal mask, as a state of size m · Dv, safe for scores of any size."""
+    return FeatureSum("performer_recurrent", PERFORMER, features, seed)
 
 
 CARDS = (

@@ -33,7 +33,8 @@ def bigbird(
 
 
 def _bigbird(s: Sizes) -> dict[str, int]:
-    return {"size": 2, "length": max(s.keys, s.queries), "window": 1, "count": 1, "global_blocks": 1}
+    size = 2 if s.keys < 256 else 64
+    return {"size": size, "length": max(s.keys, s.queries), "window": 1, "count": 1, "global_blocks": 1}
 
 
 CARDS = (

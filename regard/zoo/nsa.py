@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor
 
 from regard.composite import Gates, Sum
@@ -41,6 +43,11 @@ def _gated(x: Inputs, s: Sizes) -> Inputs:
     return x.replace(per_query={"gates": gates})
 
 
+def _blocks(s: Sizes) -> dict[str, Any]:
+    size = 2 if s.keys < 256 else 32
+    return {"w": s.normal(size).softmax(0), "count": 2, "width": 3, "e": s.normal(size, s.key_width)}
+
+
 CARDS = (
     Card(
         name="nsa",
@@ -49,10 +56,10 @@ CARDS = (
         equation="o = Σ_c g_c softmax(q K̃_cᵀ / √Dk) Ṽ_c,  c ∈ {compressed, selected, window}",
         source=SOURCE,
         time="O(n (n / l + k l + w) d)",
-        memory="O(n d + n (n / l))",
+        memory="O(n (d + k))",
         attends="block summaries, the best blocks and a window: three rows of weights, no single one",
         factory=nsa,
-        example=lambda s: {"w": s.normal(2).softmax(0), "count": 2, "width": 3, "e": s.normal(2, s.key_width)},
+        example=_blocks,
         arrange=_gated,
         parameters={"w": "[l]: weights of a block's tokens", "e": "[l,Dk]: positions within a block"},
     ),

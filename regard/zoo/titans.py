@@ -9,17 +9,18 @@ from regard.parts.memory import NeuralMemory
 from regard.parts.prepare import Normalise
 from regard.zoo.card import Card, Sizes
 
-SOURCE = "Behrouz et al. 2025, Titans: Learning to Memorize at Test Time, eq. 9-15"
+SOURCE = "Behrouz et al. 2025, Titans: Learning to Memorize at Test Time, eq. 9-15 and section 3.2"
 FORM = "it joins the memory with attention and layers of its own; it belongs to nn, built on neural_memory"
 
 
-def neural_memory(*, w_1: Tensor, w_2: Tensor | None = None) -> NeuralMemory:
+def neural_memory(*, w_1: Tensor, w_2: Tensor | None = None, mini_batch: int = 1) -> NeuralMemory:
     """M_t = (1 - α) M_{t-1} + S_t, S_t = η S_{t-1} - θ ∇‖M(k) - v‖², o = M_t(q). Starts at silu(k w_1) w_2, or k w_1.
 
     w_1 [H,Dk,M], w_2 [H,M,Dv] or None; gates per token: per_key "forget", "momentum", "rate" [B,H,T]. Queries and keys
-    are brought to unit length (section 4.4).
+    are brought to unit length (section 4.4). mini_batch: tokens whose gradients are taken at one memory, the one before
+    the first of them, and so computed at once (section 3.2); 1 is the recurrence of eq. 12-15.
     """
-    return NeuralMemory("neural_memory", SOURCE, w_1, w_2, prepare=(Normalise(),))
+    return NeuralMemory("neural_memory", SOURCE, w_1, w_2, mini_batch, prepare=(Normalise(),))
 
 
 def _gated(x: Inputs, s: Sizes) -> Inputs:
@@ -38,7 +39,8 @@ CARDS = (
         name="neural_memory",
         family="recurrences",
         line="A small network is trained on each key and value as they pass, and asked with each query.",
-        equation="S_t = η_t S_{t-1} - θ_t ∇‖M_{t-1}(k_t) - v_t‖²,  M_t = (1 - α_t) M_{t-1} + S_t,  o_t = M_t(q_t)",
+        equation="S_t = η_t S_{t-1} - θ_t ∇‖M_{t'}(k_t) - v_t‖²,  M_t = (1 - α_t) M_{t-1} + S_t,  o_t = M_t(q_t);  "
+        "t' = t - 1, or the end of the mini-batch before t's",
         source=SOURCE,
         time="O(n d m), m the hidden width",
         memory="O(d m) state",

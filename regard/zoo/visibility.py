@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -41,6 +43,12 @@ def _padded(x: Inputs, s: Sizes) -> Inputs:
     valid = torch.ones(x.k.shape[0], x.k.shape[2], dtype=torch.bool)
     valid[:, -max(1, x.k.shape[2] // 3) :] = False
     return x.replace(key_valid=valid)
+
+
+def _blocks(s: Sizes) -> dict[str, Any]:
+    size = 2 if s.keys < 256 else 64
+    count = s.queries + s.keys if size == 2 else -(-s.keys // size)
+    return {"layout": s.normal(s.heads, count, count) > 0, "size": size}
 
 
 CARDS = (
@@ -102,7 +110,7 @@ CARDS = (
         memory="O(n d + blocks)",
         attends="the blocks of the list",
         factory=block_sparse,
-        example=lambda s: {"layout": s.normal(s.heads, s.queries + s.keys, s.queries + s.keys) > 0, "size": 2},
+        example=_blocks,
         parameters={"layout": "bool [H or 1,blocks,blocks]"},
     ),
 )

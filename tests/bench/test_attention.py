@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from regard.bench import attention, memory
+from regard.bench import attention, contestant
 from regard.bench.cases import CASES, dense, layouts, linear, named, peers
 from regard.bench.cases.case import Case, Contestant, Recipe, check, off
 from regard.bench.timing import MIN_TURNS, timed
@@ -154,22 +154,22 @@ def test_the_peak_of_one_run_is_its_own(monkeypatch: pytest.MonkeyPatch) -> None
         return Case("1", {str(size): take for size, take in takes.items()} | {"0": Contestant(held.sum)})
 
     monkeypatch.setitem(CASES, "ones", Recipe(case, "ones", 1))
-    peaks = {who: memory.measure("ones", who)["peak_bytes"] / 2**20 for who in ("0", "1", "64")}
+    peaks = {who: contestant.measure("ones", who)["peak_bytes"] / 2**20 for who in ("0", "1", "64")}
     assert peaks["0"] < 8 and 60 < peaks["64"] < 80
 
 
 def test_memory_is_measured_in_a_process_of_its_own() -> None:
     """512 tokens: an output of 1.5 MiB, and the eager form's scores of 12 MiB and more than one copy of them."""
     said: list[str] = []
-    fused, eager = (memory.peak_bytes("causal-512", who, said.append) for who in ("native", "eager"))
+    fused, eager = (contestant.peak_bytes("causal-512", who, said.append) for who in ("native", "eager"))
     assert fused is not None and eager is not None and not said
     assert fused < 12 << 20 < 24 << 20 < eager
 
 
 def test_memory_that_could_not_be_measured_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memory, "measured", lambda *module, **given: {"failed": "MemoryError"})
+    monkeypatch.setattr(contestant, "measured", lambda *given: {"failed": "MemoryError"})
     said: list[str] = []
-    assert memory.peak_bytes("causal-512", "eager", said.append) is None
+    assert contestant.peak_bytes("causal-512", "eager", said.append) is None
     assert said == ["causal-512: the memory of eager was not measured: MemoryError"]
 
 

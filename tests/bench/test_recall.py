@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from regard.bench import recall
+from regard.bench import recall, recall_plot
 from regard.bench.recall_task import DEFAULT, KEYS, VALUES, Recaller, batch
 from regard.errors import UserError
 
@@ -36,23 +36,52 @@ def test_every_mixer_is_causal_and_learns_something(name: str) -> None:
     assert all(p.grad is not None and bool(p.grad.isfinite().all()) for p in model.parameters())
 
 
+SMALL = recall.Budget(pairs=(1, 2), beyond=(3,), steps=2)
+
+
 def test_results_are_kept_and_not_trained_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(recall, "TESTED", 8)
     said: list[str] = []
-    result = recall.run(["retention", "window(2)"], [1, 2], 1.0, 2, tmp_path, said.append)
+    result = recall.run(["retention", "window(2)"], SMALL, tmp_path, said.append)
     assert [row["steps"] for row in result["rows"]] == [2, 2] and len(said) == 2
     assert {path.name for path in tmp_path.iterdir()} == {"retention.json", "window-2.json"}
     monkeypatch.setattr(recall, "train", lambda *given: pytest.fail("trained again"))
-    again = recall.run(["retention", "window(2)"], [1, 2], 1.0, 2, tmp_path)
+    again = recall.run(["retention", "window(2)"], SMALL, tmp_path)
     assert again["rows"] == result["rows"] == json.loads(json.dumps(result["rows"]))
     table = recall.table(result)
-    assert table[0][:3] == ["mechanism", "3 tokens", "6 tokens"] and len(table) == 3
-    recall.plot(result, tmp_path / "recall.png")
+    assert table[0][:4] == ["mechanism", "3 tokens", "6 tokens", "9 tokens (not trained on)"] and len(table) == 3
+    assert [line[-1] for line in table[1:]] == ["the last step"] * 2
+    recall_plot.plot(result, tmp_path / "recall.png")
     assert (tmp_path / "recall.png").stat().st_size > 1000
+
+
+def test_the_same_steps_give_the_same_numbers_whatever_the_clock_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recall, "TESTED", 64)
+    first = recall.train("causal", recall.Budget((1, 2), (), 5))
+    clock = iter(range(0, 10**9, 3600))
+    monkeypatch.setattr(recall, "perf_counter", lambda: next(clock))
+    again = recall.train("causal", recall.Budget((1, 2), (), 5))
+    assert again["accuracy"] == first["accuracy"] and (again["steps"], again["ended"]) == (5, "steps")
+
+
+def test_a_limit_of_minutes_is_said_in_the_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recall, "TESTED", 8)
+    result = recall.run(["causal"], recall.Budget((1,), (), 50, minutes=1e-9), tmp_path)
+    assert result["rows"][0]["steps"] == 1 and recall.table(result)[1][-1] == "the limit of minutes"
+
+
+def test_a_solved_task_ends_the_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recall, "EVERY", 2)
+    monkeypatch.setattr(recall, "SOLVED", 0.0)
+    assert recall.train("window(2)", recall.Budget((1,), (), 50))["ended"] == "solved"
 
 
 def test_mistakes_are_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="at least 1 step"):
-        recall.run(["causal"], [2], 1.0, 0, tmp_path)
+        recall.Budget(steps=0)
+    with pytest.raises(UserError, match="leaves no time to train"):
+        recall.Budget(minutes=0)
+    with pytest.raises(UserError, match="some mechanisms"):
+        recall.run([], SMALL, tmp_path)
     with pytest.raises(UserError, match="1 to 64 pairs"):
-        recall.run(["causal"], [65], 1.0, 1, tmp_path)
+        recall.run(["causal"], recall.Budget((65,), (), 1), tmp_path)

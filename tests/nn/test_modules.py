@@ -167,10 +167,10 @@ def test_hard_attention_learns_where_to_look() -> None:
 # ---- Titans ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("hidden", [None, 6])
-def test_memory_reads_without_learning_and_continues_where_it_stopped(hidden: int | None) -> None:
+@pytest.mark.parametrize(("hidden", "mini_batch"), [(None, 1), (6, 1), (None, 4), (6, 4)])
+def test_memory_reads_without_learning_and_continues_where_it_stopped(hidden: int | None, mini_batch: int) -> None:
     torch.manual_seed(0)
-    memory, x = ours.NeuralMemory(8, 2, hidden).double(), normal(2, 7, 8)
+    memory, x = ours.NeuralMemory(8, 2, hidden, mini_batch=mini_batch).double(), normal(2, 7, 8)
     whole, _ = memory(x)
     first, state = memory(x[:, :3])
     rest, _ = memory(x[:, 3:], state)
@@ -197,10 +197,11 @@ def test_memory_learns_what_it_is_shown() -> None:
 
 
 @pytest.mark.parametrize("kind", [ours.MemoryAsContext, ours.MemoryAsGate, ours.MemoryAsLayer])
-def test_titans_forms_are_causal_and_differentiable(kind: type[torch.nn.Module]) -> None:
+@pytest.mark.parametrize("mini_batch", [1, 3])
+def test_titans_forms_are_causal_and_differentiable(kind: type[torch.nn.Module], mini_batch: int) -> None:
     torch.manual_seed(0)
     more = {"segment": 3} if kind is ours.MemoryAsContext else {"mechanism": "window(3)"}
-    module = kind(8, 2, persistent=2, hidden=4, **more).double()
+    module = kind(8, 2, persistent=2, hidden=4, mini_batch=mini_batch, **more).double()
     x = normal(2, 7, 8)
     out = module(x)
     assert out.shape == x.shape

@@ -33,9 +33,14 @@ def scores(*shape: int, scale: float = 1.0) -> Tensor:
 
 @pytest.mark.parametrize("alpha", [1.05, 1.3, 1.5, 2.0, 2.5, 4.0])
 @pytest.mark.parametrize("scale", [0.0, 1.0, 50.0])
-def test_entmax_rows_satisfy_their_own_equation(alpha: float, scale: float) -> None:
-    """Σ a = 1, and (a^(α-1) - (α-1) s) is one number, τ, over the support, above it elsewhere."""
-    s = scores(1, 2, 3, 40, scale=scale)
+@pytest.mark.parametrize("keys", [40, 700])
+def test_entmax_rows_satisfy_their_own_equation(alpha: float, scale: float, keys: int) -> None:
+    """Σ a = 1, and (a^(α-1) - (α-1) s) is one number, τ, over the support, above it elsewhere.
+
+    Rows as different as a peak and a plateau stand side by side: the search leaves each when it has arrived.
+    """
+    s = scores(1, 2, 3, keys, scale=scale)
+    s[0, 0, 1] *= 1e-3
     a = Entmax(alpha)(s, None, where(s))
     assert torch.allclose(a.sum(-1), torch.ones(1, 2, 3, dtype=torch.float64), atol=1e-11)
     gap = (alpha - 1) * s - a ** (alpha - 1)

@@ -586,10 +586,10 @@ def _favor(x: Inputs, features: int) -> Tensor:
     q, k, _ = qkv(x)
     width = q.shape[-1]
     generator = torch.Generator().manual_seed(0)
-    blocks = [
-        torch.linalg.qr(torch.randn(width, width, dtype=torch.float64, generator=generator)).Q.T
-        for _ in range(math.ceil(features / width))
-    ]
+    blocks = []
+    for _ in range(math.ceil(features / width)):
+        rotation, r = torch.linalg.qr(torch.randn(width, width, dtype=torch.float64, generator=generator))
+        blocks.append((rotation @ torch.diag(r.diagonal().sign())).T)
     lengths = torch.randn(features, width, dtype=torch.float64, generator=generator).norm(dim=1, keepdim=True)
     omega = (torch.cat(blocks)[:features] * lengths).to(q.dtype)
     log_q, log_k = (t @ omega.T / width**0.25 - (t * t).sum(-1, keepdim=True) / math.sqrt(width) / 2 for t in (q, k))
@@ -668,27 +668,30 @@ def gated_delta(x: Inputs) -> Found:
     return out, None
 
 
-def neural_memory(x: Inputs, w_1: Tensor, w_2: Tensor) -> Found:
-    """The gradient by autograd, where regard writes it out."""
+def neural_memory(x: Inputs, w_1: Tensor, w_2: Tensor | None = None, mini_batch: int = 1) -> Found:
+    """Token by token, the gradient by autograd at the memory before the mini-batch."""
     q, k, v = (t.detach() for t in qkv(x))
     q, k = _unit(q), _unit(k)
     alpha, eta, theta = (_gate(x, name).detach() for name in ("forget", "momentum", "rate"))
     out = torch.zeros(*q.shape[:3], v.shape[-1], dtype=q.dtype)
 
     def read(weights: list[Tensor], at: Tensor) -> Tensor:
-        return torch.nn.functional.silu(at @ weights[0]) @ weights[1]
+        hidden = at @ weights[0]
+        return hidden if len(weights) == 1 else torch.nn.functional.silu(hidden) @ weights[1]
 
     for b, h, valid in _steps(x):
-        weights = [w_1[h].detach().clone(), w_2[h].detach().clone()]
-        momentum = [torch.zeros_like(w) for w in weights]
+        weights = [w[h].detach().clone() for w in (w_1, w_2) if w is not None]
+        momentum, anchor = [torch.zeros_like(w) for w in weights], weights
         for t in range(q.shape[2]):
             if t in valid:
-                leaves = [w.requires_grad_() for w in weights]
+                if valid.index(t) % mini_batch == 0:
+                    anchor = [w.clone() for w in weights]
+                leaves = [w.clone().requires_grad_() for w in anchor]
                 loss = (read(leaves, k[b, h, t]) - v[b, h, t]).pow(2).sum()
                 slopes = torch.autograd.grad(loss, leaves)
                 momentum = [eta[b, h, t] * m - theta[b, h, t] * s for m, s in zip(momentum, slopes, strict=True)]
-                weights = [(1 - alpha[b, h, t]) * w.detach() + m for w, m in zip(weights, momentum, strict=True)]
-            out[b, h, t] = read([w.detach() for w in weights], q[b, h, t])
+                weights = [(1 - alpha[b, h, t]) * w + m for w, m in zip(weights, momentum, strict=True)]
+            out[b, h, t] = read(weights, q[b, h, t])
     return out, None
 
 

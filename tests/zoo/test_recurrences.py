@@ -9,8 +9,7 @@ import torch
 
 from regard.mechanism import Inputs, inputs
 from regard.parts.masks import causal
-from regard.parts.memory import NeuralMemory
-from regard.recurrence import NotObservable, Recurrence, ready, tokens
+from regard.recurrence import ready, tokens
 from regard.run import compose, reference
 from regard.zoo import CATALOGUE, Sizes, card
 
@@ -101,25 +100,6 @@ def test_the_delta_rule_replaces_what_a_key_held() -> None:
     values = torch.tensor([[1.0], [5.0], [7.0]]).double()[None, None]
     x = inputs(key, key, values, per_key={"beta": torch.ones(1, 1, 3, dtype=torch.float64)})
     assert torch.allclose(compose.attend(card("delta").make(), x), values)
-
-
-def test_a_linear_neural_memory_without_momentum_is_the_delta_rule() -> None:
-    """M(k) = k W, η = α = 0 and θ = β / 2: ∇‖kW - v‖² = 2 kᵀ(kW - v), the delta rule's update."""
-    delta, x = example("delta", 10)
-    beta = x.per_key["beta"]
-    memory = NeuralMemory("memory", "test", torch.zeros(4, 6, 5, dtype=torch.float64), prepare=delta.prepare)
-    gates = {"forget": 0 * beta, "momentum": 0 * beta, "rate": beta / 2}
-    assert torch.allclose(compose.attend(memory, x.replace(per_key=gates)), compose.attend(delta, x), atol=1e-12)
-
-
-def test_a_non_linear_memory_says_that_it_has_no_weights() -> None:
-    memory, x = example("neural_memory", 4)
-    assert isinstance(memory, Recurrence) and not memory.linear_in_values
-    with pytest.raises(NotObservable, match="no attention weights, not even effective ones"):
-        compose.weights(memory, x)
-    double, _ = compose.recur(memory, x.replace(v=2 * x.v))
-    single, _ = compose.recur(memory, x)
-    assert not torch.allclose(double, 2 * single, atol=1e-3)
 
 
 def test_long_gated_chunks_do_not_overflow() -> None:

@@ -16,7 +16,7 @@ from regard.mechanism import Inputs, Mechanism, inputs, lower
 from regard.parts import masks
 from regard.parts.standard import standard as standard_parts
 from regard.run import native
-from regard.run.choose import BACKENDS, choose, explain
+from regard.run.choose import BACKENDS, candidates, choose, explain
 from regard.seeing.statistics import Entropy, standard
 from regard.seeing.watching import Watching
 from regard.statistic import Axis, View
@@ -105,7 +105,8 @@ def _mechanism(mask: Any) -> Mechanism:
 
 def _backends(mechanism: Mechanism, x: Inputs, error: Callable[[Any], float]) -> dict[str, Contestant]:
     """Every backend of regard that can compute this, but torch's own and the reference where n × n is too much."""
-    able = [name for name, reason in explain(mechanism, x) if reason is None and name != "sdpa"]
+    here = candidates(x.q.device)
+    able = [name for name, reason in explain(mechanism, x) if reason is None and name in here and name != "sdpa"]
     if x.q.shape[2] > REFERENCE_TOKENS:
         able.remove("reference")
     assert set(able) <= set(BACKENDS)
