@@ -68,6 +68,7 @@ def bench_recall(
     minutes: Annotated[
         float | None, typer.Option(help="Longest training of one mechanism; a row says if this ended it.")
     ] = None,
+    seed: Annotated[int, typer.Option(help="Of the model's start and its texts; another shows what chance does.")] = 0,
     folder: Annotated[Path, typer.Option(help="Where each result is kept, to go on after an interruption.")] = Path(
         "out/recall"
     ),
@@ -81,7 +82,7 @@ def bench_recall(
     target = None if plot is None else writable(plot, (".png", ".svg"))
     names = DEFAULT if mechanisms is None else [name.strip() for name in mechanisms.split(";") if name.strip()]
     trained, untrained = (numbers_in(text, name) or [] for text, name in ((pairs, "--pairs"), (beyond, "--beyond")))
-    budget = recall.Budget(tuple(trained), tuple(untrained), steps, minutes)
+    budget = recall.Budget(tuple(trained), tuple(untrained), steps, minutes, seed)
     result = recall.run(names, budget, folder, lambda line: print(line, file=sys.stderr))
     if target is not None:
         recall_plot.plot(result, target)

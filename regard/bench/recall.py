@@ -29,13 +29,14 @@ SOLVED = 0.999
 class Budget:
     """What each training gets. pairs: trained on in turn, then tested; beyond: only tested; steps: the limit, which the
     learning rate's decay is stretched over. minutes: another limit (None: none), which makes results depend on the
-    machine and is said in the row when it was hit.
+    machine and is said in the row when it was hit. seed: of the model's start and the texts it is trained on.
     """
 
     pairs: tuple[int, ...] = (4, 8, 16, 32)
     beyond: tuple[int, ...] = (64,)
     steps: int = 2400
     minutes: float | None = None
+    seed: int = 0
 
     def __post_init__(self) -> None:
         if not self.pairs or self.steps < 1:
@@ -92,12 +93,12 @@ def _kept(path: Path, name: str, settings: dict[str, Any]) -> dict[str, Any] | N
 
 
 def train(name: str, budget: Budget, report: Callable[[str], None] = lambda line: None) -> dict[str, Any]:
-    """One model from nothing: accuracy at each length, steps, seconds, and what ended it. The same seed for all.
+    """One model from nothing: accuracy at each length, steps, seconds, and what ended it.
 
     It ends early once every trained length is answered to SOLVED.
     """
-    torch.manual_seed(0)
-    model, data = Recaller(name), torch.Generator().manual_seed(1)
+    torch.manual_seed(budget.seed)
+    model, data = Recaller(name), torch.Generator().manual_seed(1 + 1000 * budget.seed)
     optimiser = torch.optim.AdamW(model.parameters(), RATE, weight_decay=0.01)
     rate = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: _share_of_rate(step, budget.steps))
     begun, done, ended = perf_counter(), 0, "steps"

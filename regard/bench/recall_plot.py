@@ -10,9 +10,9 @@ def plot(result: dict[str, Any], path: Path) -> None:
     """Accuracy against the number of tokens: a panel per mechanism, all others behind it in grey, as an image file."""
     from matplotlib.figure import Figure
 
-    rows, columns = result["rows"], 5
+    rows, columns = result["rows"], 4
     lines = -(-len(rows) // columns)
-    figure = Figure(figsize=(11, 0.7 + 2.0 * lines), layout="constrained")
+    figure = Figure(figsize=(9.5, 0.6 + 1.75 * lines), layout="constrained")
     places = [str(3 * pairs) for pairs in (*result["pairs"], *result["beyond"])]
     known = len(result["pairs"])
     for place, row in enumerate(rows):

@@ -79,11 +79,11 @@ def _trimmed(text: str) -> str:
 
 
 def write(folder: Path) -> None:
-    """Write every page, and remove pages of mechanisms that are no more."""
+    """Write every page, and remove pages of mechanisms that are no more. What was not generated is left alone."""
     folder.mkdir(parents=True, exist_ok=True)
     made = pages()
     for old in folder.glob("*.md"):
-        if old.name not in made:
+        if old.name not in made and old.read_text("utf-8").startswith(NOTE):
             old.unlink()
     for name, text in made.items():
         (folder / name).write_text(text, encoding="utf-8")

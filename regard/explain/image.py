@@ -24,7 +24,8 @@ FLAG = 0.11
 
 @dataclass(frozen=True)
 class Block:
-    """A panel of a step and the room it takes, in inches. first: whether the step's heading stands above it."""
+    """A panel of a step and the room it takes, in inches. first: whether the step's heading and equation stand above
+    it; `equation` has its lines for every panel of the step, so that the matrices stand side by side."""
 
     number: int
     step: Step
@@ -32,23 +33,29 @@ class Block:
     first: bool
     rows: list[str]
     columns: list[str]
+    equation: list[str]
 
     @property
     def width(self) -> float:
-        cells = LABEL + CELL * (len(self.columns) + bool(shade.sums(self.panel)))
-        return max(cells, 0.085 * len(self.heading) if self.first else 0.0, 1.8)
+        return max(_width(self.panel), 0.085 * len(self.heading) if self.first else 0.0)
 
     @property
     def heading(self) -> str:
         return f"{self.number}. {shade.title(self.step)}"
 
     @property
-    def equation(self) -> list[str]:
-        return textwrap.wrap(self.step.equation, max(20, int(self.width / 0.078)))[:3] if self.first else []
-
-    @property
     def height(self) -> float:
         return HEAD + LINE * max(0, len(self.equation) - 1) + ROW * len(self.rows) + 0.25
+
+
+def _width(panel: Panel) -> float:
+    return max(1.8, LABEL + CELL * (len(panel.columns) + bool(shade.sums(panel))))
+
+
+def _equation(step: Step) -> list[str]:
+    """The lines of a step's equation, as wide as its panels side by side."""
+    room = min(WIDTH - 2 * MARGIN, sum(_width(panel) + GAP for panel in step.panels) - GAP)
+    return textwrap.wrap(step.equation, max(20, int(room / 0.078)))
 
 
 def image(given: Explanation, kind: str = "png", *, dpi: int = 130) -> bytes:
@@ -93,7 +100,7 @@ class _Drawing:
         panel = step.panels[place]
         rows = [self.shown(words.tag(t, 11)) for t in panel.rows]
         columns = [self.shown(words.tag(t, 5)) for t in panel.columns]
-        return Block(number, step, panel, place == 0, rows, columns)
+        return Block(number, step, panel, place == 0, rows, columns, _equation(step))
 
     def shown(self, text: str) -> str:
         return drawable(words.visible(text), self.missing) if text else ""

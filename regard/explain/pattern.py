@@ -9,6 +9,7 @@ from regard.composite import Attention, ByHead, LowRank, Sum
 from regard.explain.record import Panel, Step
 from regard.explain.steps import cells
 from regard.mechanism import Inputs, Mechanism, inputs, prepared
+from regard.parts.features import PositiveFeatures
 from regard.parts.masks import And, Blocks, Documents, Not, Or, RandomBlocks
 from regard.parts.relative import Span
 from regard.recurrence import Recurrence
@@ -69,7 +70,9 @@ def pairs(attention: Attention) -> list[tuple[int, int]] | None:
 
 
 def _decided_elsewhere(mechanism: Mechanism) -> bool:
-    return _held(mechanism.mask) or any(getattr(part, "scope", "") == "sequence" for part in mechanism.prepare)
+    """Whether a prepare chooses among the keys, or the mask holds tensors. Features leave the keys where they are."""
+    choosing = (part for part in mechanism.prepare if not isinstance(part, PositiveFeatures))
+    return _held(mechanism.mask) or any(getattr(part, "scope", "") == "sequence" for part in choosing)
 
 
 def _held(mask: object) -> bool:

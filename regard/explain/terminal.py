@@ -35,13 +35,14 @@ def show(given: Explanation, console: Console | None = None) -> None:
 
 
 def catalogue(console: Console | None = None) -> None:
-    """Print every mechanism by family, one line each."""
+    """Print every mechanism by family, one line each: as wide as a terminal is, and whole where it is none."""
     console, _ = _console(console)
+    room = max(30, console.width - 23) if console.is_terminal else 200
     out = _text()
     for family, entries in listing():
         out.append(f"{family}\n", "bold")
         for name, line in entries:
-            out.append(f"  {name:<20}", "cyan").append(f"{words.tag(line, max(30, console.width - 23))}\n")
+            out.append(f"  {name:<20}", "cyan").append(f"{words.tag(line, room)}\n")
     out.append("\nregard explain NAME [TEXT] explains one; text forms compose: ", "dim")
     console.print(out.append('regard explain "causal & window(4) | sinks(1)"\n'), highlight=False, soft_wrap=True)
 

@@ -501,8 +501,9 @@ def adaptive_span(x: Inputs, z: Tensor, ramp: float) -> Found:
     q, k, v = qkv(x)
     d = back(x)
     share = ((ramp + z.view(1, -1, 1, 1) - d) / ramp).clamp(0, 1) * (d >= 0)
-    s = scaled(q, k)
-    e = share * cells(x) * (s - s.amax(-1, keepdim=True)).exp()
+    s, seen = scaled(q, k), (share > 0) & cells(x)
+    top = s.masked_fill(~seen, -torch.inf).amax(-1, keepdim=True).clamp(min=torch.finfo(s.dtype).min)
+    e = share * seen * (s - top).clamp(max=0).exp()
     total = e.sum(-1, keepdim=True)
     a = torch.where(total > 0, e / total.where(total > 0, 1.0), 0.0)
     return mix(a, v), a
