@@ -83,10 +83,10 @@ def test_every_contestant_is_there_and_held_to_float64(name: str, tiny: None) ->
 @torch.no_grad()
 def test_a_wrong_contestant_is_refused_and_nothing_is_timed(name: str, wrong: float, tiny: None) -> None:
     case = TINY[name].make()
-    for who, contestant in case.contestants.items():
-        if contestant.error is None:
+    for who, rival in case.contestants.items():
+        if rival.error is None:
             continue
-        broken = dataclasses.replace(contestant, run=lambda run=contestant.run: spoiled(run(), wrong))
+        broken = dataclasses.replace(rival, run=lambda run=rival.run: spoiled(run(), wrong))
         with pytest.raises(UserError, match=f"{who} in {name} is off by .* from float64; the case was not timed"):
             check(name, dataclasses.replace(case, contestants={who: broken}))
 
