@@ -19,7 +19,7 @@ constexpr int PANEL_ROWS = 4;
 
 // Weights are fetched from memory ahead of their use: with one tile per panel a little ahead in the same panel; with
 // several, the next panel, a share of it with every tile, so that memory is never left idle.
-constexpr int64_t FETCH_AHEAD = 4096;  // bytes
+constexpr int64_t FETCH_AHEAD = 8192;  // bytes
 
 struct Fetch {
   const char* from;

@@ -3,6 +3,7 @@
 #include <pthread.h>
 
 #include <atomic>
+#include <chrono>
 #include <condition_variable>
 #include <exception>
 #include <mutex>
@@ -11,12 +12,19 @@
 namespace regard {
 namespace {
 
-constexpr int SPINS = 1000;  // some 50 microseconds: layers follow one another, and waking a thread costs as much
+constexpr std::chrono::microseconds PATIENCE{50};  // layers follow one another, and waking a thread costs as much
 
 inline void pause() {
 #if defined(__x86_64__)
   __builtin_ia32_pause();
 #endif
+}
+
+// Waits awake until something is so, or patience ends.
+template <class F>
+void spin(F&& is_so) {
+  const auto until = std::chrono::steady_clock::now() + PATIENCE;
+  while (!is_so() && std::chrono::steady_clock::now() < until) pause();
 }
 
 class Pool {
@@ -28,22 +36,21 @@ class Pool {
     const int helpers = static_cast<int>(std::min<int64_t>(threads, tasks)) - 1;
     {
       std::lock_guard<std::mutex> guard(mutex_);
-      while (num_workers_ < helpers) {
-        std::thread(&Pool::work, this, num_workers_, generation_.load()).detach();
-        ++num_workers_;
-      }
+      for (; num_workers_ < helpers; ++num_workers_) std::thread(&Pool::work, this, generation_.load()).detach();
       body_ = &body;
       tasks_ = tasks;
       next_ = 0;
       error_ = nullptr;
-      helpers_ = helpers;
-      running_ = helpers;
+      wanted_ = helpers;
       ++generation_;
     }
     wake_.notify_all();
     drain();
-    for (int i = 0; i < SPINS && running_ != 0; ++i) pause();
     std::unique_lock<std::mutex> guard(mutex_);
+    wanted_ = 0;  // who has not come yet need not: all tasks are taken
+    guard.unlock();
+    spin([&] { return running_ == 0; });
+    guard.lock();
     done_.wait(guard, [&] { return running_ == 0; });
     std::exception_ptr error = error_;
     guard.unlock();
@@ -52,14 +59,16 @@ class Pool {
   }
 
  private:
-  void work(int index, uint64_t seen) {
+  void work(uint64_t seen) {
     for (;;) {
-      for (int i = 0; i < SPINS && generation_ == seen; ++i) pause();
+      spin([&] { return generation_ != seen; });
       {
         std::unique_lock<std::mutex> guard(mutex_);
         wake_.wait(guard, [&] { return generation_ != seen; });
         seen = generation_;
-        if (index >= helpers_) continue;
+        if (wanted_ == 0) continue;
+        --wanted_;
+        ++running_;
       }
       drain();
       std::lock_guard<std::mutex> guard(mutex_);
@@ -84,7 +93,7 @@ class Pool {
   const std::function<void(int64_t)>* body_ = nullptr;
   std::atomic<int64_t> next_{0};
   int64_t tasks_ = 0;
-  int num_workers_ = 0, helpers_ = 0;
+  int num_workers_ = 0, wanted_ = 0;
   std::atomic<int> running_{0};
   std::atomic<uint64_t> generation_{0};
   std::exception_ptr error_;
