@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize, silu
@@ -68,10 +70,20 @@ class NeuralMemory(nn.Module):
 
 
 class _Form(nn.Module):
-    """What the three forms share: a memory, persistent tokens that hold no input (eq. 19), and attention."""
+    """What the three forms share: a memory, persistent tokens that hold no input (eq. 19), and attention.
+
+    persistent: how many of those; hidden, mini_batch: of the memory, as NeuralMemory's.
+    """
 
     def __init__(
-        self, width: int, heads: int, mechanism: Given, persistent: int, hidden: int | None, mini_batch: int
+        self,
+        width: int,
+        heads: int = 1,
+        mechanism: Given = "window(64)",
+        *,
+        persistent: int = 4,
+        hidden: int | None = None,
+        mini_batch: int = 1,
     ) -> None:
         super().__init__()
         if persistent < 0:
@@ -90,24 +102,17 @@ class _Form(nn.Module):
 
 class MemoryAsContext(_Form):
     """y = Attn([persistent ; M(q) ; segment]), M learns y, o = y ⊗ M(y): what the memory of the segments before
-    recalls stands among the tokens as further ones (MAC, eq. 21-25). segment: tokens at a time.
+    recalls stands among the tokens as further ones (MAC, eq. 21-25). segment: tokens at a time. Options: persistent,
+    hidden, mini_batch.
 
     Causal in every token: what is recalled for a token stands right before it, and y_i meets the memory that has
     learned y_1 … y_i (the paper puts a segment's recalled tokens first and reads after the whole segment).
     """
 
     def __init__(
-        self,
-        width: int,
-        heads: int = 1,
-        mechanism: Given = "scaled_dot",
-        *,
-        segment: int = 64,
-        persistent: int = 4,
-        hidden: int | None = None,
-        mini_batch: int = 1,
+        self, width: int, heads: int = 1, mechanism: Given = "scaled_dot", *, segment: int = 64, **options: Any
     ) -> None:
-        super().__init__(width, heads, mechanism, persistent, hidden, mini_batch)
+        super().__init__(width, heads, mechanism, **options)
         if segment < 1:
             raise UserError(f"a segment holds at least 1 token, got {segment}")
         self.segment = segment
@@ -126,19 +131,10 @@ class MemoryAsContext(_Form):
 
 class MemoryAsGate(_Form):
     """o = norm(SWA([persistent ; x])) ⊗ silu(norm(M([persistent ; x]))): a window and the memory side by side, one
-    gating the other (MAG, eq. 26-28)."""
+    gating the other (MAG, eq. 26-28). Options: persistent, hidden, mini_batch."""
 
-    def __init__(
-        self,
-        width: int,
-        heads: int = 1,
-        mechanism: Given = "window(64)",
-        *,
-        persistent: int = 4,
-        hidden: int | None = None,
-        mini_batch: int = 1,
-    ) -> None:
-        super().__init__(width, heads, mechanism, persistent, hidden, mini_batch)
+    def __init__(self, width: int, heads: int = 1, mechanism: Given = "window(64)", **options: Any) -> None:
+        super().__init__(width, heads, mechanism, **options)
         self.norm_attention, self.norm_memory = nn.RMSNorm(width), nn.RMSNorm(width)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -149,19 +145,10 @@ class MemoryAsGate(_Form):
 
 
 class MemoryAsLayer(_Form):
-    """o = SWA(M([persistent ; x])): the memory first, a window of attention on top (MAL, eq. 29-31)."""
+    """o = SWA(M([persistent ; x])): the memory first, a window of attention on top (MAL, eq. 29-31).
 
-    def __init__(
-        self,
-        width: int,
-        heads: int = 1,
-        mechanism: Given = "window(64)",
-        *,
-        persistent: int = 4,
-        hidden: int | None = None,
-        mini_batch: int = 1,
-    ) -> None:
-        super().__init__(width, heads, mechanism, persistent, hidden, mini_batch)
+    Options: persistent, hidden, mini_batch.
+    """
 
     def forward(self, x: Tensor) -> Tensor:
         """[B,T,width] -> [B,T,width]."""

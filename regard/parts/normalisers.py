@@ -247,11 +247,17 @@ def largest(scores: Tensor, allowed: Tensor | None, where: Where, k: int) -> Ten
     seen = scores.detach() if allowed is None else scores.detach().masked_fill(~allowed, -float("inf"))
     least = seen.topk(min(k, seen.shape[-1]), -1).values[..., -1:]
     above, equal = seen > least, seen == least
-    order = where.key.argsort(dim=-1, stable=True).expand_as(equal)
-    in_order = equal.gather(-1, order).cumsum(-1)
-    rank = torch.zeros_like(in_order).scatter(-1, order, in_order)
-    kept = above | (equal & (rank <= k - above.sum(-1, keepdim=True)))
+    kept = above | (equal & (_rank(equal, where.key) <= k - above.sum(-1, keepdim=True)))
     return kept if allowed is None else kept & allowed
+
+
+def _rank(equal: Tensor, key: Tensor) -> Tensor:
+    """The how-manieth of the equal cells of its row each is, by key position, counted from 1."""
+    if bool((key[..., 1:] >= key[..., :-1]).all()):
+        return equal.cumsum(-1, dtype=torch.int32)
+    order = key.argsort(dim=-1, stable=True).expand_as(equal)
+    in_order = equal.gather(-1, order).cumsum(-1, dtype=torch.int32)
+    return torch.zeros_like(in_order).scatter(-1, order, in_order)
 
 
 @dataclass(frozen=True)

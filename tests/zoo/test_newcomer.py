@@ -29,7 +29,7 @@ def test_a_mechanism_is_one_short_file_and_a_row(monkeypatch: pytest.MonkeyPatch
     assert parse("softplus & causal").name == "softplus & causal"
     for name, test in inspect.getmembers(test_matrix, inspect.isfunction):
         if name.startswith("test_") and "row" in inspect.signature(test).parameters:
-            extra = {"strip_bytes": 700, "peak": 5.0, "monkeypatch": monkeypatch}
+            extra = {"strip_bytes": 700, "peak": (5.0, 1.0), "dtype": torch.float64, "monkeypatch": monkeypatch}
             wanted = {n: extra[n] for n in inspect.signature(test).parameters if n in extra}
             with monkeypatch.context():
                 test(row, **wanted)

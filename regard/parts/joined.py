@@ -1,0 +1,95 @@
+"""Masks joined by and, or, not: predicates and ranges alike."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from regard import ranges
+from regard.mechanism import Inputs, Mask, encode_mask, ranges_of, reads_positions
+from regard.ranges import Ranges
+
+
+class Combinable:
+    """What every mask shares: & | ~ build new masks, and a mask names itself in the text form."""
+
+    def __and__(self, other: Mask) -> And:
+        return And(self, other)  # type: ignore[arg-type]
+
+    def __or__(self, other: Mask) -> Or:
+        return Or(self, other)  # type: ignore[arg-type]
+
+    def __invert__(self) -> Not:
+        return Not(self)  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True, eq=False)
+class And(Combinable):
+    """Both masks allow."""
+
+    left: Mask
+    right: Mask
+
+    @property
+    def reads_positions(self) -> bool:
+        return reads_positions(self.left) or reads_positions(self.right)
+
+    def __call__(self, batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        return self.left(batch, head, query, key) & self.right(batch, head, query, key)
+
+    def ranges(self, x: Inputs) -> Ranges:
+        return _joined_ranges(self, x, lambda left, right: left & right)
+
+    def __str__(self) -> str:
+        return " & ".join(f"({part})" if isinstance(part, Or) else str(part) for part in (self.left, self.right))
+
+
+@dataclass(frozen=True, eq=False)
+class Or(Combinable):
+    """Either mask allows."""
+
+    left: Mask
+    right: Mask
+
+    @property
+    def reads_positions(self) -> bool:
+        return reads_positions(self.left) or reads_positions(self.right)
+
+    def __call__(self, batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        return self.left(batch, head, query, key) | self.right(batch, head, query, key)
+
+    def ranges(self, x: Inputs) -> Ranges:
+        return _joined_ranges(self, x, lambda left, right: left | right)
+
+    def __str__(self) -> str:
+        return f"{self.left} | {self.right}"
+
+
+@dataclass(frozen=True, eq=False)
+class Not(Combinable):
+    """The mask forbids."""
+
+    part: Mask
+
+    @property
+    def reads_positions(self) -> bool:
+        return reads_positions(self.part)
+
+    def __call__(self, batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        return ~self.part(batch, head, query, key)
+
+    def ranges(self, x: Inputs) -> Ranges:
+        return ~ranges_of(self.part, x)
+
+    def __str__(self) -> str:
+        return f"~({self.part})" if isinstance(self.part, And | Or) else f"~{self.part}"
+
+
+def _joined_ranges(mask: And | Or, x: Inputs, join: Callable[[Ranges, Ranges], Ranges]) -> Ranges:
+    """By interval algebra; where one side alone has too many intervals the whole may not: encode that."""
+    try:
+        return join(ranges_of(mask.left, x), ranges_of(mask.right, x))
+    except ranges.TooManyRuns:
+        return encode_mask(mask, x)

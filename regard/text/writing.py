@@ -1,0 +1,45 @@
+"""From a mechanism to the text that says it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from regard.composite import Attention
+from regard.mechanism import Mechanism
+from regard.parts import masks
+from regard.parts.masks import Or
+from regard.parts.mixes import WeightedSum
+
+
+def unparse(attention: Attention) -> str:
+    """The text that says this mechanism; parse(unparse(m)) computes the same. Raises ValueError where there is none."""
+    if not isinstance(attention, Mechanism):
+        raise ValueError(f"{attention.name} is a {type(attention).__name__} and has no text form; build it in Python")
+    held = attention.tensors()
+    if held:
+        raise ValueError(f"{attention.name} holds tensors ({', '.join(held)}) and has no text form; build it in Python")
+    if type(attention.mix) is not WeightedSum:
+        raise ValueError(f"{attention.name} does not end in a weighted sum and has no text form; build it in Python")
+    base, terms = attention.score[0], attention.score[1:]
+    parts: list[Any] = [part for part in (base,) if _written(part) != "scaled_dot"]
+    parts += [*terms, *attention.prepare]
+    parts += [part for part in (attention.normaliser,) if _written(part) != "softmax"]
+    pieces = [_written(part) for part in (*parts, *attention.adjust)]
+    if not isinstance(attention.mask, masks.Full):
+        seen = _written(attention.mask)
+        pieces.append(f"({seen})" if pieces and isinstance(attention.mask, Or) else seen)
+    return " & ".join(pieces) or "scaled_dot"
+
+
+def text_or(made: Mechanism, given: str) -> str:
+    """The canonical text, or the given one where a part of the catalogue's has none."""
+    try:
+        return unparse(made)
+    except ValueError:
+        return given
+
+
+def _written(part: Any) -> str:
+    if type(part).__str__ is object.__str__:
+        raise ValueError(f"{type(part).__name__} has no text form; build it in Python")
+    return str(part)
