@@ -9,7 +9,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from regard.mechanism import Inputs, Mechanism
+from regard.inputs import Inputs
+from regard.mechanism import Mechanism
 from regard.run.attention import attention, weights
 from regard.seeing.trace import Trace, TraceError
 from regard.statistic import Statistic

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from regard.mechanism import Inputs, Mechanism
+from regard.inputs import Inputs
+from regard.mechanism import Mechanism
 from regard.recurrence import Recurrence
 
 Gates = Callable[[Inputs], Tensor]

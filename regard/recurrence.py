@@ -18,7 +18,8 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from regard.mechanism import Inputs, Prepare, without_invalid
+from regard.inputs import Inputs, without_invalid
+from regard.mechanism import Prepare
 from regard.parts.scores import spread, widened
 
 State = Any

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from regard.mechanism import Inputs
+from regard.inputs import Inputs
 from regard.zoo import Card, Sizes, card
 from tests.zoo import oracles
 

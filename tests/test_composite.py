@@ -6,9 +6,10 @@ import pytest
 import torch
 
 import regard
-from regard import ranges, text
+from regard import text
 from regard.composite import ByHead, LowRank, Sum
-from regard.mechanism import weight_kind
+from regard.core import ranges
+from regard.evaluate import weight_kind
 from regard.parts import masks
 from regard.parts.normalisers import Entmax
 from regard.parts.standard import standard
@@ -154,7 +155,7 @@ def test_a_learned_table_of_positions_ends() -> None:
 
 def test_expanded_scores_that_shift_rows_do_not_lower_under_a_sink() -> None:
     from regard import core
-    from regard.mechanism import lower
+    from regard.lower import lower
     from regard.parts.normalisers import Softmax
 
     made = card("gaussian").make(gamma=0.5)

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from regard import ranges
-from regard.ranges import MAX_RUNS, Ranges, TooManyRuns
+from regard.core import ranges
+from regard.core.ranges import MAX_RUNS, Ranges, TooManyRuns
 
 SIDES = st.integers(1, 12)
 

@@ -11,7 +11,8 @@ from torch import Tensor
 from regard.composite import Attention, ByHead, LowRank, Sum, heads_of, pseudo_inverse, segment_means
 from regard.explain.record import Panel, Step
 from regard.explain.steps import Labels, cells, meaning, of_mechanism, per_pair, per_token, shape, words
-from regard.mechanism import Inputs, Mechanism, inputs
+from regard.inputs import Inputs, inputs
+from regard.mechanism import Mechanism
 from regard.parts.scores import widened
 from regard.recurrence import NotObservable, Recurrence, ready, tokens
 from regard.run import compose, reference

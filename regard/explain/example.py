@@ -15,7 +15,8 @@ from torch import Tensor
 
 from regard.composite import Attention
 from regard.errors import UserError
-from regard.mechanism import Inputs, Mechanism, inputs
+from regard.inputs import Inputs, inputs
+from regard.mechanism import Mechanism
 from regard.parts.prepare import Project
 from regard.zoo import Card, Sizes
 

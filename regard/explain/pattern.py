@@ -6,9 +6,11 @@ import torch
 from torch import Tensor
 
 from regard.composite import Attention, ByHead, LowRank, Sum
+from regard.evaluate import prepared
 from regard.explain.record import Panel, Step
 from regard.explain.steps import cells
-from regard.mechanism import Inputs, Mechanism, inputs, prepared
+from regard.inputs import Inputs, inputs
+from regard.mechanism import Mechanism
 from regard.parts.features import PositiveFeatures
 from regard.parts.masks import And, Blocks, Documents, Not, Or, RandomBlocks
 from regard.parts.relative import Span

@@ -11,8 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from regard.evaluate import prepared
 from regard.explain.record import Kind, Panel, Step
-from regard.mechanism import Inputs, Mechanism, Tile, prepared, without_invalid
+from regard.inputs import Inputs, Tile, without_invalid
+from regard.mechanism import Mechanism
 from regard.parts.masks import And, First, Full, Near, Not, Or
 from regard.parts.normalisers import Softmax
 from regard.parts.prepare import KeyHeads

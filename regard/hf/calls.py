@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from regard import ranges
+from regard.core import ranges
+from regard.core.ranges import Ranges
 from regard.errors import UserError
 from regard.hf.masks import ModelMask, split_mask
 from regard.mechanism import Mechanism, Score
@@ -17,7 +18,6 @@ from regard.parts.masks import Full
 from regard.parts.mixes import WeightedSum
 from regard.parts.normalisers import Softmax
 from regard.parts.scores import Dot, Softcap, Table, widened
-from regard.ranges import Ranges
 
 HONOURED = frozenset({"position_bias", "softcap", "s_aux", "is_causal"})
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from regard.mechanism import Inputs, Mechanism
+from regard.inputs import Inputs
+from regard.mechanism import Mechanism
 from regard.run.strips import rectangle
 
 

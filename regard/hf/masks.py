@@ -16,10 +16,12 @@ from torch.nn.attention.flex_attention import BlockMask
 from transformers import masking_utils
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, sdpa_mask
 
-from regard import ranges
-from regard.mechanism import Inputs, Mask, ranges_of
+from regard.core import ranges
+from regard.core.ranges import Ranges
+from regard.inputs import Inputs
+from regard.lower import ranges_of
+from regard.mechanism import Mask
 from regard.parts import masks
-from regard.ranges import Ranges
 
 
 class ModelMask(BlockMask):

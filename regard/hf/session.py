@@ -14,12 +14,14 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from regard import ranges
+from regard.core import ranges
+from regard.evaluate import weight_kind
 from regard.hf.axes import Axes
 from regard.hf.calls import Call, Unsupported, read, swapped
 from regard.hf.kept import Kept
 from regard.hf.modules import Place, output_projection, place_of, value_norms
-from regard.mechanism import Inputs, Mechanism, weight_kind
+from regard.inputs import Inputs
+from regard.mechanism import Mechanism
 from regard.run.backend import PassedOver
 from regard.run.choose import choose, observers
 from regard.seeing.trace import About, Layer, Trace

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from regard.composite import Attention
 from regard.errors import UserError
-from regard.mechanism import Inputs, Mechanism, inputs
+from regard.inputs import Inputs, inputs
+from regard.mechanism import Mechanism
 from regard.parts.adjusts import Dropout
 from regard.parts.masks import And, Full, causal
 from regard.recurrence import Recurrence

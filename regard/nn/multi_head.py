@@ -7,10 +7,13 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
-from regard import ranges
 from regard.composite import Attention
+from regard.core import ranges
+from regard.core.ranges import Ranges
 from regard.errors import UserError
-from regard.mechanism import Inputs, Mechanism, inputs, reads_positions
+from regard.inputs import Inputs, inputs
+from regard.lower import reads_positions
+from regard.mechanism import Mechanism
 from regard.nn.mechanisms import (
     Given,
     Learned,
@@ -24,7 +27,6 @@ from regard.nn.mechanisms import (
     with_dropout,
 )
 from regard.parts.scores import Table
-from regard.ranges import Ranges
 
 
 class MultiHeadAttention(nn.Module):

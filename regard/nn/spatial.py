@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from regard.mechanism import inputs
+from regard.inputs import inputs
 from regard.nn.additive import AdditiveAttention
 from regard.parts.normalisers import Gumbel, Hard
 from regard.run import reference

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize, silu
 
 from regard.errors import UserError
-from regard.mechanism import Mechanism, inputs
+from regard.inputs import inputs
+from regard.mechanism import Mechanism
 from regard.nn.mechanisms import Given, built, head_width, joined, made_causal, settled, split
 from regard.nn.self_attention import SelfAttention
 from regard.parts.masks import Or, sinks

@@ -7,7 +7,8 @@ from typing import ClassVar, Literal
 
 from torch import Tensor
 
-from regard.mechanism import Tile, WeightKind
+from regard.inputs import Tile
+from regard.mechanism import WeightKind
 from regard.parts.noise import uniform
 from regard.parts.scores import mixed_heads, per_head
 

@@ -8,10 +8,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from regard import ranges
-from regard.mechanism import Inputs, require_positions
+from regard.core import ranges
+from regard.core.ranges import Ranges
+from regard.inputs import Inputs, require_positions
 from regard.parts.joined import Combinable
-from regard.ranges import Ranges
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from regard.mechanism import Inputs, require_positions
+from regard.core.ranges import Ranges
+from regard.inputs import Inputs, require_positions
 from regard.parts.bands import between
 from regard.parts.joined import Combinable
 from regard.parts.noise import mixed_bits
-from regard.ranges import Ranges
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from regard.mechanism import Inputs, Prepare
+from regard.inputs import Inputs
+from regard.mechanism import Prepare
 from regard.parts.features import log_features
 from regard.parts.scores import widened
 from regard.recurrence import State, averaged, counted, decayed_sums, decayed_weights, per_head, shares

@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from regard.mechanism import Inputs
+from regard.inputs import Inputs
 from regard.parts.prepare import Scope
 from regard.parts.scores import widened
 

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from regard import ranges
-from regard.mechanism import Inputs, Mask, encode_mask, ranges_of, reads_positions
-from regard.ranges import Ranges
+from regard.core import ranges
+from regard.core.ranges import Ranges
+from regard.inputs import Inputs
+from regard.lower import encode_mask, ranges_of, reads_positions
+from regard.mechanism import Mask
 
 
 class Combinable:

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import silu
 
-from regard.mechanism import Inputs, Prepare
+from regard.inputs import Inputs
+from regard.mechanism import Prepare
 from regard.parts.momentum import unrolled
 from regard.parts.scores import widened
 from regard.recurrence import NotObservable, State, extra, per_head, tokens

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from regard import core
-from regard.mechanism import Inputs, Tile
+from regard.inputs import Inputs, Tile
 from regard.parts.scores import widened
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from regard.mechanism import Where
+from regard.inputs import Where
 
 _MASK = 0xFFFFFFFF
 

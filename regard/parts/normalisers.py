@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from regard import core
-from regard.mechanism import Inputs, WeightKind, Where, require_shape
+from regard.inputs import Inputs, Where, require_shape
+from regard.mechanism import WeightKind
 from regard.parts.noise import uniform
 
 

@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from regard.mechanism import NO_POSITION, Inputs, require_positions
+from regard.inputs import NO_POSITION, Inputs, require_positions
 from regard.parts import positions
 from regard.parts.positions import Scaling
 from regard.parts.scores import widened

@@ -9,12 +9,13 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from regard import core, ranges
-from regard.mechanism import Inputs, Tile, require_positions
+from regard import core
+from regard.core import ranges
+from regard.core.ranges import Ranges
+from regard.inputs import Inputs, Tile, require_positions
 from regard.parts import positions
 from regard.parts.masks import Combinable
 from regard.parts.scores import Dot, _needs, per_head, spread, widened
-from regard.ranges import Ranges
 
 
 @dataclass(frozen=True)

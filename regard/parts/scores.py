@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from regard import core
-from regard.mechanism import Inputs, Tile, require_positions, require_shape
+from regard.inputs import Inputs, Tile, require_positions, require_shape
 
 
 def widened(x: Tensor) -> Tensor:

@@ -12,11 +12,11 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from regard import ranges
-from regard.mechanism import Inputs, require_positions
+from regard.core import ranges
+from regard.core.ranges import Ranges
+from regard.inputs import Inputs, require_positions
 from regard.parts.prepare import Scope
 from regard.parts.scores import widened
-from regard.ranges import Ranges
 
 
 def narrowed(x: Inputs, seen: Ranges) -> Inputs:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from regard.composite import Attention
-from regard.mechanism import inputs
+from regard.inputs import inputs
 from regard.run import compose
 
 

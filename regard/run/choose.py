@@ -11,7 +11,10 @@ from torch import Tensor
 
 from regard import core
 from regard.errors import UserError
-from regard.mechanism import Inputs, Mechanism, lower, prepared
+from regard.evaluate import prepared
+from regard.inputs import Inputs
+from regard.lower import lower
+from regard.mechanism import Mechanism
 from regard.run import native, reference, sdpa, strips, triton
 from regard.run.backend import DENSE, UNWATCHED, Limit, Observer, PassedOver, Request, refusal
 

@@ -6,7 +6,9 @@ import torch
 from torch import Tensor
 
 from regard.composite import Attention, ByHead, LowRank, Sum, heads_of, pseudo_inverse, segment_means
-from regard.mechanism import NO_POSITION, Inputs, Mechanism, prepared
+from regard.evaluate import prepared
+from regard.inputs import NO_POSITION, Inputs
+from regard.mechanism import Mechanism
 from regard.parts.scores import widened
 from regard.recurrence import NotObservable, Recurrence, State, ready, tokens
 from regard.run import choose, reference, strips

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from regard.ranges import Ranges
+from regard.core.ranges import Ranges
 
 PAGE_SIZES = (16, 32, 64, 128, 256)
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from regard import core
-from regard.mechanism import NO_POSITION
+from regard.inputs import NO_POSITION
 from regard.run.backend import Limit, Request, all_tensors
 
 STORED = (torch.float32, torch.bfloat16, torch.float16)

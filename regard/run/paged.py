@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from regard import core
-from regard.ranges import Ranges
+from regard.core.ranges import Ranges
 from regard.run.layout import PAGE_SIZES, Paged
 from regard.run.limits import STORED
 from regard.run.native import calls

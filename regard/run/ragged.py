@@ -7,7 +7,7 @@ from itertools import pairwise
 from torch import Tensor
 
 from regard import core
-from regard.ranges import Ranges
+from regard.core.ranges import Ranges
 from regard.run.backend import Request, refusal
 from regard.run.gradients import wants_grad
 from regard.run.layout import Ragged

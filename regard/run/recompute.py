@@ -13,7 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from regard.mechanism import Inputs, Mechanism, Tile, mixed, weights_of
+from regard.evaluate import mixed, weights_of
+from regard.inputs import Inputs, Tile
+from regard.mechanism import Mechanism
 
 Strips = Callable[[], Iterable[tuple[slice, slice, Tensor | None]]]
 """Gives (rows, keys, allowed) of each strip."""

@@ -4,17 +4,10 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from regard.mechanism import (
-    Inputs,
-    Mechanism,
-    Tile,
-    mixed,
-    prepared,
-    reads_positions,
-    require_positions,
-    weights_of,
-    without_invalid,
-)
+from regard.evaluate import mixed, prepared, weights_of
+from regard.inputs import Inputs, Tile, require_positions, without_invalid
+from regard.lower import reads_positions
+from regard.mechanism import Mechanism
 
 
 def attend(mechanism: Mechanism, x: Inputs) -> tuple[Tensor | None, Tensor]:

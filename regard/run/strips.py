@@ -12,18 +12,12 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
-from regard import ranges
-from regard.mechanism import (
-    Inputs,
-    Mechanism,
-    Tile,
-    mixed,
-    prepared,
-    visible,
-    weights_of,
-    without_invalid,
-)
-from regard.ranges import Ranges
+from regard.core import ranges
+from regard.core.ranges import Ranges
+from regard.evaluate import mixed, prepared, weights_of
+from regard.inputs import Inputs, Tile, without_invalid
+from regard.lower import visible
+from regard.mechanism import Mechanism
 from regard.run import recompute
 
 STRIP_BYTES = 32 << 20

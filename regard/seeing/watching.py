@@ -13,8 +13,11 @@ import torch
 from torch import Tensor
 
 from regard import core
-from regard.mechanism import Inputs, Mechanism, lower, prepared
-from regard.ranges import Ranges
+from regard.core.ranges import Ranges
+from regard.evaluate import prepared
+from regard.inputs import Inputs
+from regard.lower import lower
+from regard.mechanism import Mechanism
 from regard.run import strips
 from regard.run.backend import Observer, PassedOver
 from regard.seeing.statistics import Overview, cells

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from regard.composite import Attention
-from regard.mechanism import Inputs, inputs
+from regard.inputs import Inputs, inputs
 
 Family = Literal[
     "scores",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from regard.mechanism import Inputs
+from regard.inputs import Inputs
 from regard.parts.prepare import Normalise
 from regard.recurrence import Delta
 from regard.zoo.card import Card, Sizes

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from regard.mechanism import Inputs, Mask, Mechanism
+from regard.inputs import Inputs
+from regard.mechanism import Mask, Mechanism
 from regard.parts.mixes import LatentValues, WeightedSum
 from regard.parts.prepare import Latent
 from regard.parts.scores import Dot

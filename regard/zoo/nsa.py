@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from regard.composite import Gates, Sum
-from regard.mechanism import Inputs
+from regard.inputs import Inputs
 from regard.parts.masks import causal, window
 from regard.parts.select import Compress, SelectByCompressed
 from regard.parts.standard import standard

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from regard.mechanism import Inputs, Mechanism
+from regard.inputs import Inputs
+from regard.mechanism import Mechanism
 from regard.parts.masks import Full, causal
 from regard.parts.relative import SelfPenalty
 from regard.parts.scores import Dot

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from regard.mechanism import Inputs
+from regard.inputs import Inputs
 from regard.recurrence import Decay
 from regard.zoo.card import Card, Sizes
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from regard.mechanism import Inputs
+from regard.inputs import Inputs
 from regard.parts.memory import NeuralMemory
 from regard.parts.prepare import Normalise
 from regard.zoo.card import Card, Sizes

@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from regard.mechanism import Inputs, Mechanism
+from regard.inputs import Inputs
+from regard.mechanism import Mechanism
 from regard.parts import masks
 from regard.parts.standard import standard
 from regard.zoo.card import Card, Sizes

@@ -8,7 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from regard.mechanism import Inputs, Mask, encode_mask, inputs, ranges_of, visible
+from regard.inputs import Inputs, inputs
+from regard.lower import encode_mask, ranges_of, visible
+from regard.mechanism import Mask
 from regard.parts import masks
 from regard.parts.masks import And, Blocks, Full, Near, Not, Or
 from regard.parts.standard import standard

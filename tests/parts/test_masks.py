@@ -7,8 +7,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from regard import ranges
-from regard.mechanism import Inputs, Mask, encode_mask, inputs, ranges_of
+from regard.core import ranges
+from regard.inputs import Inputs, inputs
+from regard.lower import encode_mask, ranges_of
+from regard.mechanism import Mask
 from regard.parts import masks
 from regard.parts.relative import Span
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from regard.mechanism import Where, inputs
+from regard.inputs import Where, inputs
 from regard.parts.adjusts import Dropout
 from regard.parts.noise import uniform
 from regard.parts.normalisers import Entmax, Gumbel, Hard, Relu, Sigmoid, Softmax, TopK

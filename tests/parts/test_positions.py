@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from regard.mechanism import inputs
+from regard.inputs import inputs
 from regard.parts import positions
 from regard.parts.positions import Dynamic, Linear, Llama3, Yarn, rotary_frequencies, rotate, t5_buckets
 from regard.parts.prepare import Rotary

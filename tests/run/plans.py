@@ -6,8 +6,9 @@ import torch
 from hypothesis import strategies as st
 from torch import Tensor
 
-from regard import core, ranges
-from regard.ranges import Ranges
+from regard import core
+from regard.core import ranges
+from regard.core.ranges import Ranges
 
 LENGTHS = (1, 2, 15, 17, 63, 64, 97, 130, 200)
 WIDTHS = (1, 3, 8, 16, 17, 40, 64, 100)

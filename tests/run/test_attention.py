@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 import regard
-from regard.mechanism import Mechanism, inputs
+from regard.inputs import inputs
+from regard.mechanism import Mechanism
 from regard.parts import masks
 from regard.parts.normalisers import Sigmoid, Softmax
 from regard.parts.scores import Distance, Dot, KeyBias, Slope, Table

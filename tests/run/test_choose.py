@@ -14,7 +14,8 @@ from torch import Tensor
 import regard
 from regard import core
 from regard.errors import UserError
-from regard.mechanism import Mechanism, inputs
+from regard.inputs import inputs
+from regard.mechanism import Mechanism
 from regard.parts import masks
 from regard.parts.normalisers import Sigmoid, Softmax
 from regard.parts.scores import Dot, Slope

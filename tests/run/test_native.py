@@ -10,7 +10,8 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from regard import core, ranges
+from regard import core
+from regard.core import ranges
 from regard.run import native
 from regard.run.native import NATIVE
 from regard.run.output import Output

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from regard import core
-from regard.ranges import Ranges
+from regard.core.ranges import Ranges
 from regard.run import native
 from regard.run.layout import Paged, Ragged
 from regard.run.native import NATIVE

@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from regard.mechanism import Inputs, Mechanism, inputs
+from regard.inputs import Inputs, inputs
+from regard.mechanism import Mechanism
 from regard.parts.masks import causal
 from regard.run import reference, strips
 from regard.zoo import card

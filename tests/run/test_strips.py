@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from regard import ranges
-from regard.mechanism import Inputs, Mechanism, Tile, inputs
+from regard.core import ranges
+from regard.inputs import Inputs, Tile, inputs
+from regard.mechanism import Mechanism
 from regard.parts import masks
 from regard.parts.normalisers import Sigmoid, Softmax
 from regard.parts.scores import Distance, Dot, KeyBias, Slope, Softcap, Table

@@ -17,8 +17,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import regard
-from regard import core, ranges
-from regard.ranges import Ranges
+from regard import core
+from regard.core import ranges
+from regard.core.ranges import Ranges
 from regard.run import choose
 from regard.run.output import Output
 from regard.run.triton import TRITON, visible, why_unavailable

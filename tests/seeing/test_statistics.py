@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import regard
-from regard.mechanism import Inputs, inputs
+from regard.inputs import Inputs, inputs
 from regard.parts import masks
 from regard.parts.standard import standard as mechanism_of
 from regard.seeing.statistics import (

@@ -6,7 +6,8 @@ from typing import ClassVar
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from regard.mechanism import Mechanism, WeightKind, Where
+from regard.inputs import Where
+from regard.mechanism import Mechanism, WeightKind
 from regard.parts.standard import standard
 from regard.zoo.card import Card
 

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from regard.mechanism import Inputs
+from regard.inputs import Inputs
 
 Found = tuple[Tensor | None, Tensor | None]
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 import regard
-from regard.mechanism import inputs
+from regard.inputs import inputs
 from regard.parts import masks
 from regard.parts.features import log_features
 from regard.run import compose, reference

@@ -10,9 +10,13 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from regard import core, ranges
+from regard import core
 from regard.composite import ByHead, LowRank, Sum
-from regard.mechanism import Inputs, Mechanism, lower, prepared
+from regard.core import ranges
+from regard.evaluate import prepared
+from regard.inputs import Inputs
+from regard.lower import lower
+from regard.mechanism import Mechanism
 from regard.recurrence import NotObservable
 from regard.run import compose, reference, strips
 from regard.zoo import CATALOGUE, Sizes

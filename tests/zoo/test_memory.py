@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from regard.mechanism import Inputs
+from regard.inputs import Inputs
 from regard.parts.memory import NeuralMemory
 from regard.recurrence import NotObservable, Recurrence, tokens
 from regard.run import compose

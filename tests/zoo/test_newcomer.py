@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from regard import zoo
-from regard.mechanism import Inputs
+from regard.inputs import Inputs
 from regard.text import parse
 from tests.matrix import Row
 from tests.zoo import newcomer, oracles, test_matrix

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from regard.mechanism import Inputs, inputs
+from regard.inputs import Inputs, inputs
 from regard.parts.masks import causal
 from regard.recurrence import ready, tokens
 from regard.run import compose, reference
@@ -121,7 +121,7 @@ def test_half_precision_inputs_come_back_in_their_type() -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_what_a_recurrence_cannot_take_is_refused_by_name(name: str) -> None:
-    from regard import ranges
+    from regard.core import ranges
 
     recurrence, x = example(name, 4)
     with pytest.raises(ValueError, match=f"{name} is a recurrence over one sequence, and 2 queries on 4 keys are two"):

@@ -12,7 +12,9 @@ from torch.nn.functional import scaled_dot_product_attention as sdpa
 from regard import core
 from regard.bench.cases import peers
 from regard.bench.cases.case import Case, Contestant, off, worst
-from regard.mechanism import Inputs, Mechanism, inputs, lower
+from regard.inputs import Inputs, inputs
+from regard.lower import lower
+from regard.mechanism import Mechanism
 from regard.parts import masks
 from regard.parts.standard import standard as standard_parts
 from regard.run import native

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from regard.ranges import Ranges
+from regard.core.ranges import Ranges
 from regard.run.triton.arguments import Tiles
 
 UNSEEN, PARTIAL, FULL = 0, 1, 2
