@@ -22,7 +22,7 @@ RUN = ATTENTIONS | {"regard.run"}
 SEEING = MECHANISM | {"regard.statistic", "regard.run", "regard.seeing"}
 ARROWS = {
     "regard.errors": set(),
-    "regard.core": set(),
+    "regard.core": {"regard.errors"},
     "regard.inputs": {"regard.core", "regard.errors"},
     "regard.mechanism": {"regard.inputs", "regard.core", "regard.errors"},
     "regard.evaluate": {"regard.mechanism", "regard.inputs", "regard.errors"},
@@ -35,9 +35,15 @@ ARROWS = {
     "regard.composite": PARTS | {"regard.recurrence"},
     "regard.zoo": ATTENTIONS | {"regard.zoo"},
     "regard.text": ATTENTIONS | {"regard.zoo"},
-    "regard.run.reference": MECHANISM,
-    "regard.run.recompute": MECHANISM,
-    "regard.run.strips": MECHANISM | {"regard.run.reference", "regard.run.recompute"},
+    "regard.run.output": {"regard.core"},
+    "regard.run.backend": MECHANISM | {"regard.run.output", "regard.run.gradients"},
+    "regard.run.gradients": {"regard.core", "regard.errors", "regard.run.output"},
+    "regard.run.documents": {"regard.core", "regard.inputs"},
+    "regard.run.limits": MECHANISM | {"regard.run.backend"},
+    "regard.run.reference": MECHANISM | {"regard.run.backend", "regard.run.documents", "regard.run.output"},
+    "regard.run.recompute": MECHANISM | {"regard.run.gradients"},
+    "regard.run.strips": MECHANISM
+    | {"regard.run.recompute", "regard.run.backend", "regard.run.documents", "regard.run.output"},
     "regard.run.native": MECHANISM | {"regard.run"},
     "regard.run.triton": MECHANISM | {"regard.run"},
     "regard.run": RUN,

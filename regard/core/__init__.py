@@ -5,6 +5,7 @@ records run on every fast backend. A record is data only; a backend matches reco
 record is a deliberate change to what every backend accepts.
 """
 
+from regard.core.layout import DENSE, Dense, Layout, Paged, Ragged
 from regard.core.plan import Plan, Refusal, Watch
 from regard.core.statistics import (
     ColumnMass,
@@ -21,14 +22,19 @@ from regard.core.statistics import (
 from regard.core.terms import Distance, Dot, KeyBias, Slope, Softcap, Softmax, Table, Term, WeightedSum
 
 __all__ = [
+    "DENSE",
     "ColumnMass",
     "CoreStatistic",
+    "Dense",
     "Distance",
     "DistanceHistogram",
     "Dot",
     "KeyBias",
+    "Layout",
+    "Paged",
     "Plan",
     "Pool",
+    "Ragged",
     "Refusal",
     "RowDistance",
     "RowEntropy",

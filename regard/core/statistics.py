@@ -74,5 +74,11 @@ class Pool:
     key_shift: int
     query_offset: int = 0
 
+    def cells(self, queries: int, keys: int) -> tuple[int, int]:
+        """Cells per side of a map: rows from the offset's cell on, keys from slot 0."""
+        first = self.query_offset >> self.query_shift
+        rows = -(-(self.query_offset + queries) // (1 << self.query_shift)) - first
+        return rows, -(-keys // (1 << self.key_shift))
+
 
 CoreStatistic = RowEntropy | RowMax | RowSum | RowMatch | RowDistance | TopK | ColumnMass | DistanceHistogram | Pool

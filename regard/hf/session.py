@@ -149,7 +149,7 @@ class Session:
             self.output_by.add(choice.taken)
             for other in choice.passed_over:
                 self._passed_over.setdefault(other, set()).add(place.name)
-            out = choice.run()
+            out = choice.output()
         assert out.shape == (query.shape[0], query.shape[1], query.shape[2], value.shape[3])
         return out.to(query.dtype).transpose(1, 2).contiguous()
 

@@ -17,6 +17,8 @@ from regard.parts.scores import widened
 class WeightedSum:
     """o_i = Σ_j a_ij v_j. Query heads share value heads in groups. Result [B,H,Tq,Dv], at least float32."""
 
+    depends_on_shapes_alone: ClassVar[bool] = True
+
     def __call__(self, weights: Tensor, tile: Tile) -> Tensor:
         if tile.v is None:
             raise ValueError("a weighted sum needs values; give v, or ask for the weights with regard.weights")

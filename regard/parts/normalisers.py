@@ -22,6 +22,7 @@ class Softmax:
     "softmax off by one", Miller 2023), or None.
     """
 
+    depends_on_shapes_alone: ClassVar[bool] = True
     sink: Tensor | float | None = None
 
     @property

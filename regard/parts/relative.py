@@ -22,6 +22,7 @@ from regard.parts.scores import Dot, _needs, per_head, spread, widened
 class Alibi:
     """s_ij += m_h (p_j - p_i), m_h = 2^{-8h/H} (Press 2022, section 3). The slopes follow from the number of heads."""
 
+    depends_on_shapes_alone: ClassVar[bool] = True
     reads_positions: ClassVar[bool] = True
 
     def __call__(self, scores: Tensor | None, tile: Tile) -> Tensor:
@@ -41,6 +42,7 @@ class Alibi:
 class T5Bias:
     """s_ij += T[bucket(p_j - p_i), h] (Raffel 2020, section 2.1). table T: [buckets, heads]."""
 
+    depends_on_shapes_alone: ClassVar[bool] = True
     table: Tensor
     max_distance: int = 128
     bidirectional: bool = True
@@ -108,6 +110,7 @@ class TransformerXL:
 class SelfPenalty:
     """s_ii -= penalty: a token attends to itself only if to nothing else (Kitaev 2020, section 2)."""
 
+    depends_on_shapes_alone: ClassVar[bool] = True
     penalty: float = 1e5
     reads_positions: ClassVar[bool] = True
 
@@ -135,6 +138,7 @@ def span_share(distance: Tensor, z: Tensor, ramp: float) -> Tensor:
 class SpanScore:
     """s_ij += log m_z(p_i - p_j), so that a = m e^s / Σ m e^s (Sukhbaatar 2019, eq. 6). z: [heads], in tokens."""
 
+    depends_on_shapes_alone: ClassVar[bool] = True
     z: Tensor
     ramp: float
     reads_positions: ClassVar[bool] = True

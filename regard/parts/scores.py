@@ -35,6 +35,7 @@ class Dot:
     scale: a number, a tensor [heads], or None for 1/√Dk. Query heads share key-value heads in groups.
     """
 
+    depends_on_shapes_alone: ClassVar[bool] = True
     scale: float | Tensor | None = None
 
     def factor(self, width: int) -> float | Tensor:
@@ -57,9 +58,9 @@ class Dot:
         return (core.Dot(self.factor(x.q.shape[-1])),)
 
     def check(self, x: Inputs) -> None:
-        if x.q.shape[-1] != x.k.shape[-1]:
+        if x.q.shape[-1] != x.key_width:
             raise ValueError(
-                f"queries of width {x.q.shape[-1]} and keys of width {x.k.shape[-1]} have no dot product; "
+                f"queries of width {x.q.shape[-1]} and keys of width {x.key_width} have no dot product; "
                 "project one to the width of the other"
             )
         if isinstance(self.scale, Tensor):
@@ -75,6 +76,7 @@ class Dot:
 class KeyBias:
     """s_ij += b_j. bias: [batch or 1, heads or 1, keys]."""
 
+    depends_on_shapes_alone: ClassVar[bool] = True
     bias: Tensor
 
     def __call__(self, scores: Tensor | None, tile: Tile) -> Tensor:
@@ -84,13 +86,14 @@ class KeyBias:
         return (core.KeyBias(self.bias),)
 
     def check(self, x: Inputs) -> None:
-        require_shape(self.bias, "KeyBias", ((1, x.q.shape[0]), (1, x.q.shape[1]), (x.k.shape[2],)), x)
+        require_shape(self.bias, "KeyBias", ((1, x.q.shape[0]), (1, x.q.shape[1]), (x.num_keys,)), x)
 
 
 @dataclass(frozen=True, eq=False)
 class Slope:
     """s_ij += m_h · (p_j - p_i) (ALiBi: Press 2022, section 3). slope m: [heads]."""
 
+    depends_on_shapes_alone: ClassVar[bool] = True
     slope: Tensor
     reads_positions: ClassVar[bool] = True
 
@@ -110,6 +113,7 @@ class Slope:
 class Distance:
     """s_ij += T[h, clip(p_j - p_i, -R, R)], a learned bias per distance. table T: [heads or 1, 2R + 1], R = reach."""
 
+    depends_on_shapes_alone: ClassVar[bool] = True
     table: Tensor
     reads_positions: ClassVar[bool] = True
 
@@ -134,6 +138,7 @@ class Table:
     A bias for more keys than there are (a cache with free slots) counts for the first ones.
     """
 
+    depends_on_shapes_alone: ClassVar[bool] = True
     bias: Tensor
 
     def __call__(self, scores: Tensor | None, tile: Tile) -> Tensor:
@@ -141,10 +146,10 @@ class Table:
         return _needs(scores, "Table") + self.bias[:, :, rows, tile.keys]
 
     def core(self, x: Inputs) -> tuple[core.Term, ...]:
-        return (core.Table(self.bias[..., : x.k.shape[2]]),)
+        return (core.Table(self.bias[..., : x.longest_key_axis]),)
 
     def check(self, x: Inputs) -> None:
-        keys = max(x.k.shape[2], self.bias.shape[-1])
+        keys = max(x.longest_key_axis, self.bias.shape[-1])
         require_shape(self.bias, "Table", ((1, x.q.shape[0]), (1, x.q.shape[1]), (1, x.q.shape[2]), (keys,)), x)
 
 
@@ -152,6 +157,7 @@ class Table:
 class Softcap:
     """s = c · tanh(s / c): scores stay within ±c (Gemma 2, section 2; Bello 2017, eq. 4). cap c: logits."""
 
+    depends_on_shapes_alone: ClassVar[bool] = True
     cap: float
 
     def __call__(self, scores: Tensor | None, tile: Tile) -> Tensor:

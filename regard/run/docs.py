@@ -16,8 +16,7 @@ HEAD = f"""{NOTE}
 `backend="auto"` takes the first, from left to right, that computes a call; a named one that cannot says why in one
 sentence. A cell says what a backend does instead of everything; an empty one has no limit. In Python,
 `regard.run.choose.explain(mechanism, inputs, watch)` gives each backend's reason for one call, and
-`regard see --verbose` says which was taken and why not an earlier one. Pages (`regard.run.paged`) are for native, and
-decoding from them for triton too.
+`regard see --verbose` says which was taken and why not an earlier one.
 """
 
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from regard import core
+from regard.core.ranges import Ranges
+from regard.errors import UserError
 from regard.run.output import Output
 
 Walk = Callable[[core.Plan, core.Watch | None, bool], Output]
@@ -22,20 +23,52 @@ Gradients = Callable[[core.Plan, Tensor, Tensor, Tensor, Tensor], tuple[Tensor, 
 
 def wants_grad(plan: core.Plan) -> bool:
     """Whether autograd would want to come back through this plan."""
-    tensors = [plan.q, plan.k, plan.v, plan.softmax.sink]
-    tensors += [x for term in plan.terms for x in vars(term).values() if isinstance(x, Tensor)]
-    return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
+    if not torch.is_grad_enabled():
+        return False
+    if plan.q.requires_grad or plan.k.requires_grad or (plan.v is not None and plan.v.requires_grad):
+        return True
+    parts = (*plan.terms, plan.softmax)
+    return any(isinstance(x, Tensor) and x.requires_grad for part in parts for x in vars(part).values())
 
 
-def run(plan: core.Plan, watch: core.Watch | None, output: bool, walk: Walk, gradients: Gradients) -> Output:
-    """One walk, differentiable in q, k, v, the scale of the dot product and the sink where they ask for it."""
-    if not (output and wants_grad(plan)):
-        return walk(plan, watch, output)
-    assert plan.v is not None
-    plan = _scaled(plan)
-    found: list[Output] = []
-    out = _Attention.apply(plan.q, plan.k, plan.v, plan.softmax.sink, plan, watch, walk, gradients, found)
-    return replace(found[0], out=out)
+def differentiable(name: str, walk: Walk, gradients: Gradients) -> Walk:
+    """The same walk, differentiable once in q, k, v, the scale of the dot product and the sink where they ask for it.
+
+    name: who says that there is no second derivative.
+    """
+
+    def walked(plan: core.Plan, watch: core.Watch | None, output: bool) -> Output:
+        if not (output and wants_grad(plan)):
+            return walk(plan, watch, output)
+        plan, result = _scaled(plan), _Result(name, walk, gradients, watch)
+        out = _Attention.apply(result, plan, plan.q, plan.k, plan.v, plan.softmax.sink)
+        assert result.output is not None
+        return replace(result.output, out=out)
+
+    return walked
+
+
+def first_only(name: str, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
+    """Gradients whose own gradient is refused in one sentence, where autograd would follow them (create_graph=True)."""
+    if not torch.is_grad_enabled():
+        return gradients
+    there = [g for g in gradients if g is not None]
+    refusing = iter(_FirstOnly.apply(name, torch.zeros((), requires_grad=True), *(g.detach() for g in there)))
+    return tuple(None if g is None else next(refusing) for g in gradients)
+
+
+class _FirstOnly(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, name: str, leaf: Tensor, *gradients: Tensor) -> tuple[Tensor, ...]:
+        ctx.name = name
+        return tuple(g.view_as(g) for g in gradients)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        raise UserError(
+            f"{ctx.name} has first derivatives only, and a gradient of its gradient is asked for (create_graph=True); "
+            "use backend='reference'"
+        )
 
 
 def _scaled(plan: core.Plan) -> core.Plan:
@@ -47,36 +80,50 @@ def _scaled(plan: core.Plan) -> core.Plan:
     return replace(plan, q=q, terms=(core.Dot(1.0), *plan.terms[1:]))
 
 
+class _Result:
+    """What a walk gives besides the output, and what the backward needs to know."""
+
+    def __init__(self, name: str, walk: Walk, gradients: Gradients, watch: core.Watch | None) -> None:
+        self.name, self.walk, self.gradients, self.watch = name, walk, gradients, watch
+        self.output: Output | None = None
+
+
 class _Attention(torch.autograd.Function):
-    """The output of a plan from what autograd follows; what else the walk found goes into `found`."""
+    """The output of a plan from what autograd follows.
+
+    Every tensor of the plan is saved by autograd, which refuses the backward if one was changed in place since.
+    """
 
     @staticmethod
     def forward(
-        ctx: Any,
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        sink: Tensor | None,
-        plan: core.Plan,
-        watch: core.Watch | None,
-        walk: Walk,
-        gradients: Gradients,
-        found: list[Output],
+        ctx: Any, result: _Result, plan: core.Plan, q: Tensor, k: Tensor, v: Tensor, sink: Tensor | None
     ) -> Tensor:
         softmax = core.Softmax(None if sink is None else sink.detach())
-        ctx.plan = replace(plan, q=q.detach(), k=k.detach(), v=v.detach(), softmax=softmax)
-        ctx.gradients = gradients
-        result = walk(ctx.plan, watch, True)
-        found.append(result)
-        ctx.save_for_backward(result.out, result.row_max, result.row_log_sum)
-        assert result.out is not None
-        return result.out
+        inside = replace(plan.over(q.detach(), k.detach(), v.detach()), softmax=softmax)
+        inside.compiled.update(plan.compiled if sink is None or not sink.requires_grad else {})
+        result.output = output = result.walk(inside, result.watch, True)
+        result.watch = None
+        ctx.result, ctx.plan = result, plan
+        ctx.save_for_backward(q, k, v, sink, output.out, output.row_max, output.row_log_sum, *_tensors_of(plan))
+        result.output = replace(output, out=None)
+        assert output.out is not None
+        return output.out
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad_out: Tensor) -> tuple[Tensor | None, ...]:
-        rows = (*ctx.saved_tensors, grad_out)
-        return (*ctx.gradients(ctx.plan, *rows), _of_sink(ctx.plan.softmax.sink, *rows), *(None,) * 5)
+        q, k, v, sink, out, row_max, row_log_sum, *_ = ctx.saved_tensors  # raises if one was changed in place since
+        plan = replace(ctx.plan, q=q.detach(), k=k.detach(), v=v.detach(), softmax=core.Softmax(sink))
+        with torch.no_grad():
+            of_qkv = ctx.result.gradients(plan, out, row_max, row_log_sum, grad_out)
+            of_sink = _of_sink(sink, out, row_max, row_log_sum, grad_out)
+        return None, None, *first_only(ctx.result.name, *of_qkv, of_sink)
+
+
+def _tensors_of(plan: core.Plan) -> list[Tensor]:
+    """What a plan reads besides q, k, v and the sink: tables, biases, positions, ranges."""
+    terms = [x for term in plan.terms for x in vars(term).values() if isinstance(x, Tensor)]
+    ranges = [getattr(plan.ranges, f.name) for f in fields(Ranges)]
+    return [*terms, plan.query_positions, plan.key_positions, *(t for t in ranges if isinstance(t, Tensor))]
 
 
 def _of_sink(sink: Tensor | None, out: Tensor, row_max: Tensor, row_log_sum: Tensor, grad_out: Tensor) -> Tensor | None:

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import torch
 from torch import Tensor
 
 from regard import core
-from regard.inputs import NO_POSITION
+from regard.inputs import NO_POSITION, PAGE_TYPES
 from regard.run.backend import Limit, Request, all_tensors
 
-STORED = (torch.float32, torch.bfloat16, torch.float16)
 POSITION_SPAN = 1 << 30
 ONCE = (core.TopK, core.DistanceHistogram, core.Pool)
 READERS = (core.Slope, core.Distance, core.RowDistance, core.DistanceHistogram)
@@ -32,7 +30,7 @@ def of_tensors(broken: Callable[[Tensor, core.Plan], str | None]) -> Callable[[R
 
 
 def _dtype(tensor: Tensor, plan: core.Plan) -> str | None:
-    if tensor.dtype not in STORED:
+    if tensor.dtype not in PAGE_TYPES:
         return f"is {tensor.dtype}"
     return None if tensor.dtype == plan.q.dtype else f"is {tensor.dtype} and q {plan.q.dtype}"
 
@@ -68,16 +66,15 @@ def _positions(request: Request) -> str | None:
 
 
 def _statistics(request: Request) -> str | None:
-    for wanted in () if request.watch is None else request.watch.statistics:
+    for wanted in request.statistics:
         if not isinstance(wanted, core.CoreStatistic):
             return f"{type(wanted).__name__}: is none of them"
     return None
 
 
 def _repeated(request: Request) -> str | None:
-    watched = () if request.watch is None else request.watch.statistics
     for kind in ONCE:
-        if sum(isinstance(s, kind) for s in watched) > 1:
+        if sum(isinstance(s, kind) for s in request.statistics) > 1:
             return f"{kind.__name__}: is watched twice in one call"
     return None
 
@@ -93,8 +90,7 @@ def most_sums(most: int) -> Limit:
     """At most so many sums per row in one call."""
 
     def hit(request: Request) -> str | None:
-        watched = () if request.watch is None else request.watch.statistics
-        count = sum(isinstance(s, core.RowSum | core.RowMatch | core.RowDistance) for s in watched)
+        count = sum(isinstance(s, core.RowSum | core.RowMatch | core.RowDistance) for s in request.statistics)
         return f"Watch: has {count} sums per row" if count > most else None
 
     return Limit("statistics", f"takes {most} sums per row a call; watch more in several", hit)

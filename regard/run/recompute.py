@@ -16,6 +16,7 @@ from torch import Tensor
 from regard.evaluate import mixed, weights_of
 from regard.inputs import Inputs, Tile
 from regard.mechanism import Mechanism
+from regard.run.gradients import first_only
 
 Strips = Callable[[], Iterable[tuple[slice, slice, Tensor | None]]]
 """Gives (rows, keys, allowed) of each strip."""
@@ -66,14 +67,13 @@ class _Recomputed(torch.autograd.Function):
         return call.forward()
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         tensors = ctx.saved_tensors  # raises if one was changed in place since
         totals = [torch.zeros_like(t) if n else None for t, n in zip(tensors, ctx.needs_input_grad[1:], strict=True)]
         device, dtype, enabled = ctx.autocast
         with torch.enable_grad(), torch.autocast(device, dtype=dtype, enabled=enabled):
-            _add_up(ctx.call, gradient, totals)
-        return None, *totals
+            _add_up(ctx.call, gradient.detach(), totals)
+        return None, *first_only("strips", *totals)
 
 
 def _add_up(call: _Call, gradient: Tensor, totals: list[Tensor | None]) -> None:

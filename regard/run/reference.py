@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
-from regard.evaluate import mixed, prepared, weights_of
+from regard.core.layout import Packed
+from regard.errors import UserError
+from regard.evaluate import mixed, prepared, scores, weights_of
 from regard.inputs import Inputs, Tile, require_positions, without_invalid
-from regard.lower import reads_positions
+from regard.lower import reads_positions, visible
 from regard.mechanism import Mechanism
+from regard.run.backend import UNWATCHED, Backend, Composition
+from regard.run.documents import dense_inputs
+from regard.run.output import Output
 
 
 def attend(mechanism: Mechanism, x: Inputs) -> tuple[Tensor | None, Tensor]:
@@ -17,6 +23,18 @@ def attend(mechanism: Mechanism, x: Inputs) -> tuple[Tensor | None, Tensor]:
     allowed = allowed_cells(mechanism, x, tile)
     weights = weights_of(mechanism, tile, allowed)
     return None if mechanism.mix is None else mixed(mechanism, weights, tile), weights
+
+
+def scores_of(mechanism: Mechanism, x: Inputs, rows: slice, keys: slice, hide: bool) -> Tensor:
+    """The score terms [B,H,rows,keys] of a rectangle, -inf where a query may not see a key if `hide`."""
+    x = without_invalid(prepared(mechanism, x))
+    rows, keys = (slice(*part.indices(n)) for part, n in ((rows, x.q.shape[2]), (keys, x.k.shape[2])))
+    tile = x.tile(rows, keys)
+    whole_scores = scores(mechanism, tile)
+    if not hide:
+        return whole_scores
+    allowed = visible(mechanism, x).rows(rows.start, rows.stop).dense(keys.start, keys.stop)
+    return whole_scores.masked_fill(~allowed, -torch.inf)
 
 
 def whole(x: Inputs) -> Tile:
@@ -38,3 +56,18 @@ def allowed_cells(mechanism: Mechanism, x: Inputs, tile: Tile) -> Tensor:
         valid = x.key_valid[:, None, None, :]
         allowed = allowed & valid
     return allowed
+
+
+def walk(call: Composition, watch: object, output: bool) -> Output:
+    """The output of a call; a packed one a document at a time."""
+    if call.mechanism.mix is None:
+        raise UserError(f"{call.mechanism.name} has no output: its weights are the result; ask for regard.weights")
+    if not isinstance(call.x.layout, Packed):
+        return Output(attend(call.mechanism, call.x)[0])
+    outs = [attend(call.mechanism, document)[0] for _, _, document in dense_inputs(call.x)]
+    return Output(torch.cat([out for out in outs if out is not None], 2) if outs else call.x.q[..., :0])
+
+
+REFERENCE = Backend(
+    "reference", "everything in torch, densely; it defines the answer", (UNWATCHED,), walk, closed=False
+)

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
 from regard import core
-from regard.run.backend import CLOSED, DENSE, UNWATCHED, Limit, Request
+from regard.run.backend import CLOSED, DENSE_ONLY, UNWATCHED, Backend, Limit, Request
+from regard.run.output import Output
 
 
-def attention(plan: core.Plan) -> Tensor:
-    """Output [B,H,Tq,Dv] of a plan within the limits."""
+def walk(plan: core.Plan, watch: core.Watch | None, output: bool) -> Output:
+    """The output [B,H,Tq,Dv] of a plan within the limits."""
     assert plan.v is not None and isinstance(plan.terms[0], core.Dot)
-    return scaled_dot_product_attention(
+    out = scaled_dot_product_attention(
         plan.q,
         plan.k,
         plan.v,
@@ -20,6 +20,7 @@ def attention(plan: core.Plan) -> Tensor:
         scale=float(plan.terms[0].scale),
         enable_gqa=plan.q.shape[1] != plan.k.shape[1],
     )
+    return Output(out)
 
 
 def _terms(request: Request) -> str | None:
@@ -57,5 +58,6 @@ LIMITS = (
     Limit("widths", "takes values as wide as keys", _value_width),
     Limit("masks", "takes a full or a square causal one; others would take n × n numbers", _mask),
     UNWATCHED,
-    DENSE,
+    DENSE_ONLY,
 )
+SDPA = Backend("sdpa", "a scaled dot product by torch's fused kernels", LIMITS, walk)

@@ -7,23 +7,24 @@ recomputes each strip (recompute.py), so it is linear in memory too.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
 from regard.core import ranges
+from regard.core.layout import Packed
 from regard.core.ranges import Ranges
 from regard.evaluate import mixed, prepared, weights_of
 from regard.inputs import Inputs, Tile, without_invalid
 from regard.lower import visible
 from regard.mechanism import Mechanism
 from regard.run import recompute
+from regard.run.backend import Absorb, Backend, Composition
+from regard.run.documents import dense_inputs
+from regard.run.output import Output
 
 STRIP_BYTES = 32 << 20
-
-Absorb = Callable[[slice, slice, Tensor, Tensor | None], None]
-"""Takes (rows, keys, weights [B,H',rows,keys], allowed bool or None for all) of each strip, once."""
 
 
 def attend(
@@ -157,3 +158,34 @@ def requires_grad(mechanism: Mechanism, x: Inputs) -> bool:
     """Whether anything that the output depends on, the mechanism's own tensors included, asks for a gradient."""
     tensors = [x.q, x.k, x.v, *x.per_query.values(), *x.per_key.values(), *mechanism.tensors().values()]
     return any(t.requires_grad for t in tensors if t is not None)
+
+
+def walk(call: Composition, absorb: Absorb | None, output: bool) -> Output:
+    """One pass over a call, its weights shown to `absorb`; a packed one a document at a time."""
+    mechanism, x = call.mechanism, call.x
+    if not isinstance(x.layout, Packed):
+        return Output(attend(mechanism, x, output=output, absorb=absorb))
+    parts = []
+    for rows, keys, document in dense_inputs(x):
+        shown = None if absorb is None else _moved(absorb, rows.start, keys.start)
+        parts.append(attend(mechanism, document, output=output, absorb=shown))
+    if not output:
+        return Output(None)
+    outs = [part for part in parts if part is not None]
+    return Output(torch.cat(outs, 2) if outs else x.q.new_zeros(*x.q.shape[:3], 0 if x.v is None else x.v.shape[-1]))
+
+
+def _moved(absorb: Absorb, first_row: int, first_key: int) -> Absorb:
+    """The same, counting rows and keys from others."""
+
+    def shown(rows: slice, keys: slice, weights: Tensor, allowed: Tensor | None) -> None:
+        moved = (
+            slice(rows.start + first_row, rows.stop + first_row),
+            slice(keys.start + first_key, keys.stop + first_key),
+        )
+        absorb(*moved, weights, allowed)
+
+    return shown
+
+
+STRIPS = Backend("strips", "everything in torch, rows by rows, without an n × n matrix", (), walk, closed=False)

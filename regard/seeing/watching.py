@@ -19,7 +19,7 @@ from regard.inputs import Inputs
 from regard.lower import lower
 from regard.mechanism import Mechanism
 from regard.run import strips
-from regard.run.backend import Observer, PassedOver
+from regard.run.backend import Backend, PassedOver
 from regard.seeing.statistics import Overview, cells
 from regard.statistic import Block, State, Statistic, View
 
@@ -32,7 +32,7 @@ class Watching:
     """
 
     statistics: Sequence[Statistic]
-    fused: Sequence[Observer] = ()
+    fused: Sequence[Backend] = ()
     states: dict[str, State] = field(default_factory=dict)
     undefined: dict[str, str] = field(default_factory=dict)
     used: set[str] = field(default_factory=set)
@@ -114,7 +114,7 @@ class Watching:
         done = {statistic.label for statistic, _ in asked}
         return [s for s in wanted if s.label not in done], result.out
 
-    def _first_that_can(self, plan: core.Plan, watch: core.Watch) -> Observer | None:
+    def _first_that_can(self, plan: core.Plan, watch: core.Watch) -> Backend | None:
         reasons: dict[str, str] = {}
         for fused in self.fused:
             reason = fused.refuses(plan, watch, False)

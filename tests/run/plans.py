@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from hypothesis import strategies as st
 from torch import Tensor
@@ -9,6 +11,9 @@ from torch import Tensor
 from regard import core
 from regard.core import ranges
 from regard.core.ranges import Ranges
+from regard.inputs import Inputs, packed_inputs
+from regard.run.native import NATIVE
+from regard.run.output import Output
 
 LENGTHS = (1, 2, 15, 17, 63, 64, 97, 130, 200)
 WIDTHS = (1, 3, 8, 16, 17, 40, 64, 100)
@@ -120,3 +125,60 @@ def everything(plan: core.Plan) -> core.Watch:
         core.Pool(4, 5, 3),
     )
     return core.Watch(statistics)
+
+
+# ---- packed layouts, their results without the batch of one ---------------------------------------------------------
+
+
+def ragged(q: Tensor, k: Tensor, v: Tensor | None, layout: core.Ragged, **more: Any) -> Output:
+    """The native core on documents: out [Tq,H,Dv], rows [H,Tq], columns [H,Tk], histograms [documents,H,bins]."""
+    return _packed(packed_inputs(q, k, v, layout), **more)
+
+
+def paged(q: Tensor, key_pages: Tensor, value_pages: Tensor, layout: core.Paged, **more: Any) -> Output:
+    """The same on pages."""
+    return _packed(packed_inputs(q, key_pages, value_pages, layout), **more)
+
+
+def paged_decode(
+    q: Tensor,
+    key_pages: Tensor,
+    value_pages: Tensor,
+    layout: core.Paged,
+    starts: Tensor | None = None,
+    sink: Tensor | None = None,
+) -> Output:
+    """One query per sequence, in pages: out [S,H,Dv], row_max and row_log_sum [S,H]."""
+    seen = layout.causal()
+    if starts is not None:
+        seen = Ranges(starts.to(torch.int32)[None, None, :, None], seen.stop, seen.num_keys)
+    found = paged(q, key_pages, value_pages, layout, ranges=seen, softmax=core.Softmax(sink))
+    assert found.row_max is not None and found.row_log_sum is not None
+    return Output(found.out, found.row_max.T, found.row_log_sum.T)
+
+
+def packed_plan(x: Inputs, *, terms: Any = None, ranges: Ranges | None = None, softmax: Any = None) -> core.Plan:
+    """A plan of packed inputs in core records, causal by default."""
+    assert isinstance(x.layout, core.Ragged | core.Paged)
+    return core.Plan(
+        x.q,
+        x.k,
+        x.v,
+        x.query_positions,
+        x.key_positions,
+        terms or (core.Dot(x.q.shape[-1] ** -0.5),),
+        ranges or x.layout.causal(),
+        softmax or core.Softmax(),
+        x.layout,
+    )
+
+
+def _packed(x: Inputs, watch: core.Watch | None = None, output: bool = True, **more: Any) -> Output:
+    found = NATIVE.run(packed_plan(x, **more), watch, output)
+    statistics = tuple(
+        tuple(t[0] for t in s) if isinstance(s, tuple) else s if isinstance(w, core.DistanceHistogram) else s[0]
+        for s, w in zip(found.statistics, () if watch is None else watch.statistics, strict=True)
+    )
+    assert found.row_max is not None and found.row_log_sum is not None
+    out = None if found.out is None else found.out[0].transpose(0, 1)
+    return Output(out, found.row_max[0], found.row_log_sum[0], statistics)

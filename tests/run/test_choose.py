@@ -47,8 +47,9 @@ class Foreign:
 
 
 def changed(watch: core.Watch | None = None, needs_grad: bool = False, documents: int = 0, **parts: Any) -> Request:
-    plan = dataclasses.replace(simple(), **parts)
-    return Request(lambda: plan, watch, needs_grad, documents)
+    ends = torch.arange(documents + 1)
+    plan = dataclasses.replace(simple(), **parts, layout=core.Ragged(ends, ends) if documents else core.DENSE)
+    return Request(lambda: plan, watch, needs_grad, plan.layout)
 
 
 def watching(*statistics: Any, **more: Any) -> core.Watch:
@@ -116,7 +117,7 @@ BROKEN: list[tuple[str, Callable[[], Request], str]] = [
     ("triton", lambda: changed(watching(core.TopK(17))), "TopK: keeps 17 links a row; triton keeps 1 to 16"),
     ("triton", lambda: changed(watching(core.DistanceHistogram(65))), "DistanceHistogram: has 65 bins; triton"),
     ("triton", lambda: changed(watching(*[core.RowDistance()] * 33)), "Watch: has 33 sums per row; triton takes 32"),
-    ("triton", lambda: changed(documents=1), "Ragged: packs documents; triton takes dense tensors"),
+    ("triton", lambda: changed(documents=1, needs_grad=True), "gradients: are asked for on packed documents; triton"),
     ("sdpa", lambda: Request(lambda: REFUSED), "Sigmoid: is not a softmax; sdpa takes what restates itself"),
     ("sdpa", lambda: changed(terms=(DOT, core.Softcap(3.0))), "Softcap: is a further score term; sdpa takes"),
     ("sdpa", lambda: changed(terms=(core.Dot(torch.ones(4)),)), "Dot: has a tensor for its scale; sdpa takes one"),
@@ -126,9 +127,7 @@ BROKEN: list[tuple[str, Callable[[], Request], str]] = [
     ("sdpa", lambda: changed(ranges=PLAN.ranges.rows(0, 100) & ~PLAN.ranges), "mask: is neither; sdpa takes a full"),
     ("sdpa", lambda: changed(watching(core.RowMax())), "Watch: asks for statistics; sdpa reduces no weights"),
     ("sdpa", lambda: changed(documents=1), "Ragged: packs documents; sdpa takes dense tensors"),
-    ("strips", lambda: changed(documents=1), "Ragged: packs documents; strips takes dense tensors"),
     ("reference", lambda: changed(watching(core.RowMax())), "Watch: asks for statistics; reference reduces no"),
-    ("reference", lambda: changed(documents=1), "Ragged: packs documents; reference takes dense"),
 ]
 
 
@@ -173,7 +172,7 @@ def test_auto_takes_the_first_without_a_reason_and_names_the_others(mechanism: M
     earlier = tried[: [name for name, _ in tried].index(choice.taken)]
     assert [(other.backend, other.reason) for other in choice.passed_over] == earlier
     assert {other.taken for other in choice.passed_over} <= {choice.taken}
-    assert torch.equal(choice.run(), regard.attention(*(t for t in (x.q, x.k, x.v) if t is not None), mechanism))
+    assert torch.equal(choice.output(), regard.attention(*(t for t in (x.q, x.k, x.v) if t is not None), mechanism))
 
 
 @pytest.mark.parametrize("mechanism", [WINDOW, ALIBI, SIGMOID, SINK], ids=str)

@@ -7,12 +7,14 @@ import torch
 from torch import Tensor
 
 from regard import core
+from regard.core.layout import Paged, Ragged
 from regard.core.ranges import Ranges
+from regard.inputs import packed_inputs
 from regard.run import native
-from regard.run.layout import Paged, Ragged
+from regard.run.documents import beside_pages
 from regard.run.native import NATIVE
-from regard.run.paged import new_pages, paged, paged_decode, write_pages
-from regard.run.ragged import ragged
+from regard.run.pages import new_pages, write_pages
+from tests.run.plans import packed_plan, paged, paged_decode, ragged
 
 pytestmark = pytest.mark.skipif(not native.available(), reason=str(native.why_unavailable()))
 
@@ -33,7 +35,7 @@ def documents() -> tuple[Tensor, Tensor, Tensor, Ragged]:
 def alone(q: Tensor, k: Tensor, v: Tensor, layout: Ragged, seen: Ranges, s: int) -> core.Plan:
     """Document s as a dense plan of its own."""
     a, b, c, d = (int(x) for x in (*layout.cu_query[s : s + 2], *layout.cu_key[s : s + 2]))
-    at = layout.positions()[0][None, a:b], layout.positions()[1][None, c:d]
+    at = layout.query_positions[:, a:b], layout.key_positions[:, c:d]
     own = Ranges(seen.start[:, :, a:b], seen.stop[:, :, a:b], d - c)
     parts = (q[a:b], k[c:d], v[c:d])
     terms = (core.Dot(32**-0.5), core.Slope(torch.ones(6)))
@@ -43,7 +45,7 @@ def alone(q: Tensor, k: Tensor, v: Tensor, layout: Ragged, seen: Ranges, s: int)
 @pytest.mark.parametrize("kind", ["causal", "window", "full"])
 def test_a_document_has_the_bits_that_it_has_alone(kind: str) -> None:
     q, k, v, layout = documents()
-    seen = {"causal": layout.causal(), "window": layout.causal(16, 2), "full": layout.full()}[kind]
+    seen = {"causal": layout.causal(), "window": layout.causal(16, 2), "full": layout.every_key}[kind]
     feature = torch.rand(1, k.shape[0])
     common = (core.RowEntropy(), core.TopK(3), core.ColumnMass(), core.DistanceHistogram(6))
     terms = (core.Dot(32**-0.5), core.Slope(torch.ones(6)))
@@ -113,9 +115,9 @@ def test_pages_give_the_bits_of_documents_side_by_side(dtype: torch.dtype, page_
     """Prefill in chunks and decoding in one call, with every kind of statistic, biases, a sink and a window."""
     lengths, new = [700, 1, 33, 0, 130, 257], [700, 1, 1, 0, 64, 100]
     k, v, key_pages, value_pages, table = scattered(lengths, 2, 40, 24, page_size, dtype)
-    layout = Paged(table, torch.tensor(lengths, dtype=torch.int32), page_size)
     cu_query = torch.tensor([0, *torch.tensor(new).cumsum(0)], dtype=torch.int32)
-    documents = layout.documents(cu_query)
+    layout = Paged(table, torch.tensor(lengths, dtype=torch.int32), page_size, cu_query)
+    documents = Ragged(layout.cu_query, layout.cu_key)
     q = torch.randn(sum(new), 6, 40).to(dtype)
     rounded = [x.to(dtype) for x in (k, v)]
     table_bias = torch.randn(1, 6, sum(new), 700)
@@ -129,7 +131,7 @@ def test_pages_give_the_bits_of_documents_side_by_side(dtype: torch.dtype, page_
         "watch": core.Watch(watched),
     }
     expected = ragged(q, *rounded, documents, **settings)  # type: ignore[arg-type]
-    found = paged(q, key_pages, value_pages, layout, cu_query, **settings)  # type: ignore[arg-type]
+    found = paged(q, key_pages, value_pages, layout, **settings)  # type: ignore[arg-type]
     assert found.out is not None and expected.out is not None and torch.equal(found.out, expected.out)
     for one, other in zip(found.statistics, expected.statistics, strict=True):
         pairs = zip(one, other, strict=True) if isinstance(one, tuple) else [(one, other)]
@@ -143,19 +145,21 @@ def test_decoding_is_the_general_walk_for_one_query_each(dtype: torch.dtype) -> 
     layout = Paged(table, torch.tensor(lengths, dtype=torch.int32), 32)
     q, sink = torch.randn(3, 9, 48).to(dtype), torch.randn(9)
     fast = paged_decode(q, key_pages, value_pages, layout, sink=sink)
-    general = paged(q, key_pages, value_pages, layout, softmax=core.Softmax(sink))
+    plan = packed_plan(packed_inputs(q, key_pages, value_pages, layout), softmax=core.Softmax(sink))
+    general = NATIVE.run(beside_pages(plan))
     assert fast.out is not None and general.out is not None and fast.out.dtype == dtype
+    out = general.out[0].transpose(0, 1)
     allowed = {torch.float32: 2e-6, torch.bfloat16: 2.0**-7, torch.float16: 2.0**-10}[dtype]
-    assert (fast.out - general.out).abs().max() <= allowed
+    assert (fast.out - out).abs().max() <= allowed
     assert fast.lse is not None and general.lse is not None
-    assert (fast.lse - general.lse.T).abs().max() <= 4e-6
+    assert (fast.lse - general.lse[0].T).abs().max() <= 4e-6
 
 
 def test_one_sequence_may_show_its_map() -> None:
     _, _, key_pages, value_pages, table = scattered([90], 2, 16, 16, 16)
-    layout, q = Paged(table, torch.tensor([90], dtype=torch.int32), 16), torch.randn(40, 4, 16)
-    cu_query, watch = torch.tensor([0, 40]), core.Watch((core.Pool(0, 0, 50), core.ColumnMass()))
-    (_, cells), mass = paged(q, key_pages, value_pages, layout, cu_query, watch=watch, output=False).statistics
+    layout = Paged(table, torch.tensor([90], dtype=torch.int32), 16, torch.tensor([0, 40]))
+    q, watch = torch.randn(40, 4, 16), core.Watch((core.Pool(0, 0, 50), core.ColumnMass()))
+    (_, cells), mass = paged(q, key_pages, value_pages, layout, watch=watch, output=False).statistics
     assert isinstance(mass, Tensor) and cells.shape == (4, 40, 90)
     assert (cells.double().sum(1) - mass).abs().max() < 1e-5
     assert ((cells > 0).sum(-1) == torch.arange(51, 91)).all()
@@ -231,7 +235,7 @@ def test_pages_beyond_two_gigabytes() -> None:
 
 def test_pages_refuse_what_does_not_fit() -> None:
     key_pages, value_pages = new_pages(2, 1, 8, 8)
-    with pytest.raises(ValueError, match="pages hold"):
+    with pytest.raises(ValueError, match="a page holds"):
         new_pages(2, 1, 8, 8, 12)
     with pytest.raises(ValueError, match="slots must lie in 0 … 31"):
         write_pages(torch.zeros(1, 1, 8), torch.zeros(1, 1, 8), torch.tensor([32]), key_pages, value_pages)
@@ -239,8 +243,9 @@ def test_pages_refuse_what_does_not_fit() -> None:
         layout = Paged(torch.tensor([[5]]).int(), torch.tensor([3]).int(), 16)
         paged_decode(torch.zeros(1, 1, 8), key_pages, value_pages, layout)
     layout = Paged(torch.tensor([[0]]).int(), torch.tensor([3]).int(), 16)
+    three = Paged(torch.tensor([[0]]).int(), torch.tensor([3]).int(), 16, torch.tensor([0, 3]))
     with pytest.raises(ValueError, match="q must be"):
-        paged(torch.zeros(2, 1, 8), key_pages, value_pages, layout, torch.tensor([0, 3]))
+        paged(torch.zeros(2, 1, 8), key_pages, value_pages, three)
     with pytest.raises(ValueError, match="must agree"):
         paged(torch.zeros(1, 1, 8), key_pages.half(), value_pages, layout)
     with pytest.raises(ValueError, match="does not fit its pages"):

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from regard.run.layout import Paged
+from regard.core.layout import Paged
 from regard.run.triton import decode, why_unavailable
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -80,7 +80,7 @@ def only_compile(self, *arguments, grid, warmup, **settings):
 JITFunction.run = only_compile
 
 from regard import core
-from regard.run.layout import Paged
+from regard.core.layout import Paged
 from regard.run.triton import calls, decode, gradients
 from tests.run.plans import simple, term
 import dataclasses

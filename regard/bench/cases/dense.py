@@ -80,7 +80,7 @@ def backward(tokens: int) -> Case:
 
     forwards: dict[str, Callable[[], Tensor]] = {"sdpa": lambda: sdpa(q, k, v, is_causal=True)}
     with torch.enable_grad():
-        forwards |= {name: choose(mechanism, x, name).run for name in ("native", "strips")}
+        forwards |= {name: choose(mechanism, x, name).output for name in ("native", "strips")}
     if peers.eager_fits(12, 2 * tokens):
         forwards["eager"] = lambda: peers.eager(q, k, v)
     contestants = {who: Contestant(both(forward), error) for who, forward in forwards.items()}
@@ -112,7 +112,7 @@ def _backends(mechanism: Mechanism, x: Inputs, error: Callable[[Any], float]) ->
     if x.q.shape[2] > REFERENCE_TOKENS:
         able.remove("reference")
     assert set(able) <= set(BACKENDS)
-    return {name: Contestant(choose(mechanism, x, name).run, error) for name in able}
+    return {name: Contestant(choose(mechanism, x, name).output, error) for name in able}
 
 
 def _watched(mechanism: Mechanism, x: Inputs, error: Callable[[Any], float]) -> dict[str, Contestant]:

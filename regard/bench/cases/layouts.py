@@ -11,10 +11,13 @@ from torch.nn.functional import scaled_dot_product_attention as sdpa
 
 from regard.bench.cases import gathered, pages, peers
 from regard.bench.cases.case import Case, Contestant, off, worst
-from regard.run.layout import Paged, Ragged
-from regard.run.output import Output
-from regard.run.paged import new_pages, paged_decode, write_pages
-from regard.run.ragged import ragged
+from regard.core.layout import Paged, Ragged
+from regard.inputs import packed_inputs
+from regard.mechanism import Mechanism
+from regard.run.attention import attention
+from regard.run.choose import choose
+from regard.run.pages import new_pages, write_pages
+from regard.zoo import card
 
 WIDTH = 64
 CACHE_FLOATS = 64 << 20
@@ -47,7 +50,7 @@ def documents(lengths: Tensor, heads: int = 12) -> Case:
             lambda: [_sdpa(*tensors) for tensors in alone], error(lambda found, d: found[d][0])
         ),
         "native, packed": Contestant(
-            lambda: _out(ragged(q, k, v, layout)), error(lambda found, d: found[parts[d]].transpose(0, 1))
+            lambda: attention(q, k, v, "causal", layout=layout), error(lambda found, d: found[parts[d]].transpose(0, 1))
         ),
     }
     return Case(
@@ -107,7 +110,10 @@ def _decoder(
     for k, v, slots in zip(keys, values, pages.slots(table, lengths, page_size), strict=True):
         write_pages(k.transpose(0, 1), v.transpose(0, 1), slots, *pool)
     layout = Paged(table, torch.tensor(lengths, dtype=torch.int32), page_size)
-    return lambda: _out(paged_decode(q, *pool, layout))
+    causal = card("causal").make()
+    assert isinstance(causal, Mechanism)
+    step = choose(causal, packed_inputs(q, *pool, layout), "native")
+    return lambda: step.output()[0].transpose(0, 1)
 
 
 def _newest(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -118,11 +124,6 @@ def _newest(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 def _sdpa(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     return sdpa(q, k, v, is_causal=True)
-
-
-def _out(found: Output) -> Tensor:
-    assert found.out is not None
-    return found.out
 
 
 def _rows(length: int) -> list[int]:

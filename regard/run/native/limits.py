@@ -22,13 +22,12 @@ def _strides(tensor: Tensor, plan: core.Plan) -> str | None:
 
 
 def _packed_gradients(request: Request) -> str | None:
-    return "gradients: are asked for on packed documents" if request.documents and request.needs_grad else None
+    return "gradients: are asked for on packed documents" if request.num_documents and request.needs_grad else None
 
 
 def _packed_maps(request: Request) -> str | None:
-    watched = () if request.watch is None else request.watch.statistics
-    several = request.documents > 1 and any(isinstance(s, core.Pool) for s in watched)
-    return f"Pool: is asked for on {request.documents} documents" if several else None
+    several = request.num_documents > 1 and any(isinstance(s, core.Pool) for s in request.statistics)
+    return f"Pool: is asked for on {request.num_documents} documents" if several else None
 
 
 LIMITS = (

@@ -9,46 +9,36 @@ in the batch, and with or without a watch. Sums over rows are float64 in a fixed
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from torch import Tensor
 
 from regard import core
-from regard.run.backend import Request, refusal
-from regard.run.gradients import run, wants_grad
+from regard.run.backend import Backend
+from regard.run.gradients import differentiable
 from regard.run.output import Output
 from regard.run.triton.available import why_unavailable
 from regard.run.triton.limits import LIMITS
 
-__all__ = ["LIMITS", "TRITON", "Triton", "why_unavailable"]
+__all__ = ["LIMITS", "TRITON", "why_unavailable"]
 
 
-@dataclass(frozen=True)
-class Triton:
-    """The backend: `refuses` says in one sentence what it cannot do, `run` does the rest."""
+def _walk(plan: core.Plan, watch: core.Watch | None, output: bool) -> Output:
+    from regard.run.triton import calls, packed
 
-    name: str = "triton"
-
-    def refuses(self, plan: core.Plan, watch: core.Watch | None = None, needs_grad: bool = False) -> str | None:
-        """None if this plan can run here; else which part stands in the way, and why."""
-        return refusal(self.name, LIMITS, Request(lambda: plan, watch, needs_grad))
-
-    def run(self, plan: core.Plan, watch: core.Watch | None = None, output: bool = True) -> Output:
-        """The output if asked for, the rows' state, and what each watched record gives; differentiable."""
-        from regard.run.triton.calls import walk
-        from regard.run.triton.gradients import gradients
-
-        reason = self.refuses(plan, watch, output and wants_grad(plan))
-        if reason is not None:
-            raise ValueError(f"the Triton kernels cannot run this: {reason}")
-        return run(plan, watch, output, walk, gradients)
+    return packed.walk(plan, output) if plan.layout is not core.DENSE else calls.walk(plan, watch, output)
 
 
-TRITON = Triton()
+def _gradients(
+    plan: core.Plan, out: Tensor, row_max: Tensor, row_log_sum: Tensor, grad_out: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    from regard.run.triton.gradients import gradients
+
+    return gradients(plan, out, row_max, row_log_sum, grad_out)
 
 
-def attention(plan: core.Plan) -> Tensor:
-    """The output alone, [B,H,Tq,Dv]."""
-    out = TRITON.run(plan).out
-    assert out is not None
-    return out
+TRITON = Backend(
+    "triton",
+    "the closed core on NVIDIA GPUs, with its statistics in a second walk",
+    LIMITS,
+    differentiable("triton", _walk, _gradients),
+    device="cuda",
+)

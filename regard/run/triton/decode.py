@@ -1,11 +1,11 @@
-"""One decoding step from pages, on a GPU: see `regard.run.paged.paged_decode`, which checks the shapes."""
+"""One decoding step from pages, on a GPU: the newest query of every sequence."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from regard.run.layout import Paged
+from regard.core.layout import Paged
 from regard.run.output import Output
 from regard.run.triton.arguments import Pages, line
 from regard.run.triton.available import why_unavailable

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from regard import core
-from regard.run.backend import CLOSED, DENSE, Limit, Request
+from regard.run.backend import CLOSED, Limit, Request
 from regard.run.limits import DTYPES, POSITIONS, STATISTICS, TERMS, gradients, most_sums, of_tensors
 from regard.run.triton.available import why_unavailable
 from regard.run.triton.shapes import WIDEST
@@ -16,7 +16,7 @@ MAX_BINS = 64
 
 
 def _machine(request: Request) -> str | None:
-    return None if isinstance(request.given, core.Refusal) else why_unavailable(request.plan.q.device)
+    return None if isinstance(request.closed, core.Refusal) else why_unavailable(request.plan.q.device)
 
 
 def _device(tensor: Tensor, plan: core.Plan) -> str | None:
@@ -28,15 +28,23 @@ def _width(tensor: Tensor, plan: core.Plan) -> str | None:
 
 
 def _top(request: Request) -> str | None:
-    watched = () if request.watch is None else request.watch.statistics
-    found = [s.k for s in watched if isinstance(s, core.TopK) and not 1 <= s.k <= MAX_TOP]
+    found = [s.k for s in request.statistics if isinstance(s, core.TopK) and not 1 <= s.k <= MAX_TOP]
     return f"TopK: keeps {found[0]} links a row" if found else None
 
 
 def _bins(request: Request) -> str | None:
-    watched = () if request.watch is None else request.watch.statistics
-    found = [s.bins for s in watched if isinstance(s, core.DistanceHistogram) and not 1 <= s.bins <= MAX_BINS]
+    found = [
+        s.bins for s in request.statistics if isinstance(s, core.DistanceHistogram) and not 1 <= s.bins <= MAX_BINS
+    ]
     return f"DistanceHistogram: has {found[0]} bins" if found else None
+
+
+def _packed(request: Request) -> str | None:
+    if not request.num_documents:
+        return None
+    if request.watch is not None:
+        return "Watch: asks for statistics of packed documents"
+    return "gradients: are asked for on packed documents" if request.needs_grad else None
 
 
 LIMITS = (
@@ -52,5 +60,5 @@ LIMITS = (
     Limit("statistics", f"keeps 1 to {MAX_TOP} links a row", _top),
     Limit("statistics", f"has 1 to {MAX_BINS} bins of distance", _bins),
     most_sums(MAX_SUMS),
-    DENSE,
+    Limit("packed documents", "gives the output alone there", _packed),
 )

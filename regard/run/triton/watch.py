@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from regard import core
-from regard.run.native.calls import pool_shape
 from regard.run.triton.arguments import Cells, Line, Watch, Watched, line, line_of_tokens
 from regard.run.triton.calls import Prepared, launch
 from regard.run.triton.shapes import STATISTICS, Shape, power_of_two
@@ -112,7 +111,7 @@ class Work:
         if pool is None:
             return Cells(None, None, 0, 0)
         rows = self.num_blocks * (self.shape.rows >> self._row_shift(pool))
-        columns = pool_shape(pool, self.queries, self.keys)[1]
+        columns = pool.cells(self.queries, self.keys)[1]
         shape = (self.batch, self.heads, rows, columns)
         return Cells(self._zeros(shape), self._zeros(shape, torch.float32), rows, columns)
 
@@ -215,7 +214,7 @@ class Work:
 
     def _pooled(self, pool: core.Pool) -> tuple[Tensor, Tensor]:
         """The cells of this call's rows, from cells anchored at the first block's first slot."""
-        rows, _ = pool_shape(pool, self.queries, self.keys)
+        rows, _ = pool.cells(self.queries, self.keys)
         first_slot, shift = self.offset - self.lead, self._row_shift(pool)
         height = 1 << (pool.query_shift - shift)
         before = (first_slot >> shift) % height

@@ -108,7 +108,8 @@ std::vector<char> decoding(int threads) {
   call.row_log_sum = view(row_log_sum, Type::f32, {SEQUENCES, HEADS});
   call.key_pages = view(keys, Type::f32, {pages, GROUPS, WIDTH, PAGE});
   call.value_pages = view(values, Type::f32, {pages, GROUPS, PAGE, WIDTH});
-  call.block_table = view(table, Type::i32, {SEQUENCES, pages});
+  call.block_table = view(table, Type::i32, {SEQUENCES, 1, pages});
+  call.block_table.stride[1] = 0;  // one table for all key-value heads
   call.lengths = view(lengths, Type::i32, {SEQUENCES});
   decode(call, threads);
   std::vector<char> bytes;

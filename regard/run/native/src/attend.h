@@ -128,7 +128,7 @@ static double above(const RowState& state, int row) {
 REGARD_STEP void write_rows(const Rows& rows, const RowState& state, const Finished& done) {
   const Call& call = rows.call;
   const Block& block = rows.block;
-  for (int row = 0; row < block.rows; ++row) {
+  for (int row = 0; call.row_max && row < block.rows; ++row) {
     *call.row_max.at<float>(block.batch, block.head[row], block.query[row]) = state.highest[row];
     *call.row_log_sum.at<float>(block.batch, block.head[row], block.query[row]) =
         static_cast<float>(done.log_total[row] - above(state, row));

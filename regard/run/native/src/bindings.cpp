@@ -27,10 +27,11 @@ View make_view(uintptr_t address, int type, const std::vector<int64_t>& shape, c
   return view;
 }
 
-// A call together with the lists it points to.
+// A call together with the lists it points to. With documents, its tokens are theirs, side by side.
 struct OwnedCall : Call {
   std::vector<Term> term_list;
   std::vector<Statistic> statistic_list;
+  Documents documents;
 
   void link() {
     terms = term_list.data();
@@ -43,14 +44,27 @@ struct OwnedCall : Call {
 void run_forward(OwnedCall& call, int threads) {
   call.link();
   nb::gil_scoped_release release;
-  forward({call}, threads);
+  if (call.documents.cu_query.empty()) {
+    forward({call}, threads);
+  } else {
+    forward_ragged(call, call.documents, threads);
+  }
 }
 
-// Documents side by side: query tokens cu_query[s] … cu_query[s+1]-1 attend key tokens cu_key[s] … cu_key[s+1]-1.
-void run_ragged(OwnedCall& call, const std::vector<int64_t>& cu_query, const std::vector<int64_t>& cu_key, int threads) {
-  call.link();
+// The same call on other tensors of the same shapes and strides: addresses of q, k, v, out, row_max and row_log_sum.
+void run_again(const OwnedCall& like, const std::array<uintptr_t, 6>& addresses, int threads) {
+  OwnedCall call = like;
+  View* views[] = {&call.q, &call.k, &call.v, &call.out, &call.row_max, &call.row_log_sum};
+  for (size_t i = 0; i < addresses.size(); ++i) views[i]->address = addresses[i];
+  run_forward(call, threads);
+}
+
+void decode_again(const Decode& like, const std::array<uintptr_t, 6>& addresses, int threads) {
+  Decode call = like;
+  View* views[] = {&call.q, &call.key_pages, &call.value_pages, &call.out, &call.row_max, &call.row_log_sum};
+  for (size_t i = 0; i < addresses.size(); ++i) views[i]->address = addresses[i];
   nb::gil_scoped_release release;
-  forward_ragged(call, cu_query, cu_key, threads);
+  decode(call, threads);
 }
 
 void run_backward(OwnedCall& call, int threads) {
@@ -67,6 +81,7 @@ NB_MODULE(_core, m) {
 
   nb::class_<OwnedCall>(m, "Call")
       .def(nb::init<>())
+      .def(nb::init<const OwnedCall&>())
       .def_rw("q", &OwnedCall::q)
       .def_rw("k", &OwnedCall::k)
       .def_rw("v", &OwnedCall::v)
@@ -97,7 +112,11 @@ NB_MODULE(_core, m) {
       .def_rw("grad_k", &OwnedCall::grad_k)
       .def_rw("grad_v", &OwnedCall::grad_v)
       .def("forward", &run_forward, "threads"_a)
-      .def("ragged", &run_ragged, "cu_query"_a, "cu_key"_a, "threads"_a)
+      .def("again", &run_again, "addresses"_a, "threads"_a)
+      .def("documents",
+           [](OwnedCall& call, std::vector<int64_t> cu_query, std::vector<int64_t> cu_key, std::vector<int64_t> walked) {
+             call.documents = {std::move(cu_query), std::move(cu_key), std::move(walked)};
+           })
       .def("backward", &run_backward, "threads"_a);
 
   nb::class_<Decode>(m, "Decode")
@@ -113,7 +132,7 @@ NB_MODULE(_core, m) {
       .def_rw("starts", &Decode::starts)
       .def_rw("sink", &Decode::sink)
       .def_rw("scale", &Decode::scale)
-      .def("run", &decode, "threads"_a, nb::call_guard<nb::gil_scoped_release>());
+      .def("again", &decode_again, "addresses"_a, "threads"_a);
   m.def("check_table", &check_table, "block_table"_a, "lengths"_a, "page_size"_a, "num_pages"_a);
   m.def("write_pages", &write_pages, nb::call_guard<nb::gil_scoped_release>());
   m.def("advise_huge", &advise_huge, "address"_a, "bytes"_a);

@@ -47,10 +47,10 @@ struct Statistic {
 
 struct Call {
   View q, k, v, out;  // [B,H,Tq,Dk], [B,G,Tk,Dk], [B,G,Tk,Dv], [B,H,Tq,Dv]; out absent: observe only
-  // If present, i32 [B,pages], k and v are pages: [pages,G,Dk,size] and [pages,G,size,Dv], and num_slots is Tk.
+  // If present, i32 [B,G,pages], k and v are pages: [pages,G,Dk,size] and [pages,G,size,Dv], and num_slots is Tk.
   View block_table;
   int64_t num_slots = 0;
-  View row_max, row_log_sum;              // f32 [B,H,Tq]
+  View row_max, row_log_sum;              // f32 [B,H,Tq], or absent
   View query_positions, key_positions;    // i64 [B,Tq], [B,Tk]
   View start, stop;                       // i32 [B,H,Tq,R], strides 0 where shared
   View head_scale, sink;                  // f32 [H] or absent

@@ -27,8 +27,8 @@ struct Piece {  // tokens begin … end-1, which are those of whole pages but at
   REGARD_INLINE int64_t pages_ahead() const { return (TOKENS_AHEAD + call.page_size() - 1) / call.page_size(); }
   // The page'th page of the sequence, or the last there is.
   REGARD_INLINE int64_t at(int64_t page) const {
-    const int64_t last = (*call.lengths.at<const int>(sequence) - 1) / call.page_size();
-    return *call.block_table.at<const int>(sequence, page < last ? page : last);
+    const int64_t last = (*call.lengths.at<const int>(sequence, group) - 1) / call.page_size();
+    return *call.block_table.at<const int>(sequence, group, page < last ? page : last);
   }
 };
 

@@ -196,14 +196,14 @@ void forward(const std::vector<Call>& calls, int threads) {
   });
 }
 
-void forward_ragged(const Call& packed, const std::vector<int64_t>& cu_query, const std::vector<int64_t>& cu_key,
-                    int threads) {
+void forward_ragged(const Call& packed, const Documents& documents, int threads) {
+  const auto& cu_query = documents.cu_query;
+  const auto& cu_key = documents.cu_key;
   const size_t count = cu_query.size() - 1;
   std::vector<Term> terms(count * static_cast<size_t>(packed.num_terms) + 1);
   std::vector<Statistic> statistics(count * static_cast<size_t>(packed.num_statistics) + 1);
   std::vector<Call> calls;
-  std::vector<size_t> order(count);
-  for (size_t s = 0; s < count; ++s) order[s] = s;
+  std::vector<size_t> order(documents.walked.begin(), documents.walked.end());
   std::stable_sort(order.begin(), order.end(), [&](size_t a, size_t b) {  // the long ones first
     return cu_query[a + 1] - cu_query[a] > cu_query[b + 1] - cu_query[b];
   });

@@ -9,11 +9,11 @@ namespace regard::REGARD_ISA {
 
 // Calls f(page, first token in it, count, place in the run) for every page that holds a part of the run.
 template <class F>
-REGARD_INLINE void over_pages(const Call& call, int64_t sequence, const Run& run, int64_t size, F&& f) {
+REGARD_INLINE void over_pages(const Call& call, int64_t sequence, int64_t group, const Run& run, int64_t size, F&& f) {
   for (int64_t done = 0; done < run.length;) {
     const int64_t slot = run.key + done, place = slot % size;
     const int64_t count = run.length - done < size - place ? run.length - done : size - place;
-    f(*call.block_table.at<const int>(sequence, slot / size), place, count, done);
+    f(*call.block_table.at<const int>(sequence, group, slot / size), place, count, done);
     done += count;
   }
 }
@@ -21,7 +21,7 @@ REGARD_INLINE void over_pages(const Call& call, int64_t sequence, const Run& run
 // key_pages [pages,G,Dk,size] -> room[d][token]: a page already holds a feature of all its tokens side by side.
 REGARD_STEP Operand gather_keys(const Call& call, int64_t sequence, int64_t group, const Run& run, float* room) {
   const int64_t width = call.key_width(), size = call.k.shape[3];
-  over_pages(call, sequence, run, size, [&](int64_t page, int64_t place, int64_t count, int64_t done) {
+  over_pages(call, sequence, group, run, size, [&](int64_t page, int64_t place, int64_t count, int64_t done) {
     const char* from = bytes_at(call.k, page, group, 0) + place * size_of(call.k.type);
     for (int64_t d = 0; d < width; ++d, from += size * size_of(call.k.type))
       widen(from, call.k.type, count, room + d * CHUNK + done);
@@ -32,7 +32,7 @@ REGARD_STEP Operand gather_keys(const Call& call, int64_t sequence, int64_t grou
 // value_pages [pages,G,size,Dv] -> room[token][d].
 REGARD_STEP Operand gather_values(const Call& call, int64_t sequence, int64_t group, const Run& run, float* room) {
   const int64_t width = call.value_width(), size = call.v.shape[2];
-  over_pages(call, sequence, run, size, [&](int64_t page, int64_t place, int64_t count, int64_t done) {
+  over_pages(call, sequence, group, run, size, [&](int64_t page, int64_t place, int64_t count, int64_t done) {
     widen(bytes_at(call.v, page, group, place), call.v.type, count * width, room + done * width);
   });
   return {room, width, 1};

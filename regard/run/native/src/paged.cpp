@@ -26,8 +26,8 @@ void join(const Decode& call, int64_t sequence, int64_t head, const float* parts
   float* out = call.out.at<float>(sequence, head);
   const int64_t width = call.value_width();
   std::fill(out, out + width, 0.f);
-  *call.row_max.at<float>(sequence, head) = m;
-  *call.row_log_sum.at<float>(sequence, head) = 0;
+  if (call.row_max) *call.row_max.at<float>(sequence, head) = m;
+  if (call.row_max) *call.row_log_sum.at<float>(sequence, head) = 0;
   if (m == -std::numeric_limits<float>::infinity()) return;
   double total = 0;
   for (int64_t p = 0; p < count; ++p) total += std::exp(double{parts[p * stride]} - m) * parts[p * stride + 1];
@@ -37,7 +37,7 @@ void join(const Decode& call, int64_t sequence, int64_t head, const float* parts
     const double larger = std::max(x, log_total), smaller = std::min(x, log_total);
     log_total = larger + std::log1p(std::exp(smaller - larger));
   }
-  *call.row_log_sum.at<float>(sequence, head) = static_cast<float>(log_total);
+  if (call.row_max) *call.row_log_sum.at<float>(sequence, head) = static_cast<float>(log_total);
   for (int64_t p = 0; p < count; ++p) {
     const float factor = static_cast<float>(std::exp(double{parts[p * stride]} - m - log_total));
     const float* from = parts + p * stride + 2;
@@ -48,15 +48,14 @@ void join(const Decode& call, int64_t sequence, int64_t head, const float* parts
 }  // namespace
 
 void check_table(const View& block_table, const View& lengths, int64_t page_size, int64_t num_pages) {
-  for (int64_t s = 0; s < lengths.shape[0]; ++s) {
-    const int64_t length = *lengths.at<int>(s);
-    for (int64_t page = 0; page * page_size < length; ++page) {
-      const int64_t named = *block_table.at<int>(s, page);
-      if (named < 0 || named >= num_pages)
-        throw std::invalid_argument("block_table names page " + std::to_string(named) + " of " +
-                                    std::to_string(num_pages) + " for sequence " + std::to_string(s));
-    }
-  }
+  for (int64_t s = 0; s < lengths.shape[0]; ++s)
+    for (int64_t g = 0; g < block_table.shape[1]; ++g)
+      for (int64_t page = 0, length = *lengths.at<int>(s, g); page * page_size < length; ++page) {
+        const int64_t named = *block_table.at<int>(s, g, page);
+        if (named < 0 || named >= num_pages)
+          throw std::invalid_argument("block_table names page " + std::to_string(named) + " of " +
+                                      std::to_string(num_pages) + " for sequence " + std::to_string(s));
+      }
 }
 
 void decode(const Decode& call, int threads) {
@@ -65,8 +64,8 @@ void decode(const Decode& call, int threads) {
   std::vector<Part> parts;
   std::vector<int64_t> first_part(static_cast<size_t>(units + 1), 0);
   for (int64_t s = 0; s < call.sequences(); ++s) {
-    const int64_t length = *call.lengths.at<int>(s), start = call.starts ? *call.starts.at<int>(s) : 0;
     for (int64_t g = 0; g < call.groups(); ++g) {
+      const int64_t length = *call.lengths.at<int>(s, g), start = call.starts ? *call.starts.at<int>(s, g) : 0;
       int64_t cut = start / SPLIT_TOKENS * SPLIT_TOKENS;
       do {  // at least one, so that an empty sequence is written too
         parts.push_back({s, g, std::max(cut, start), std::min(cut + SPLIT_TOKENS, length)});

@@ -14,8 +14,8 @@ struct Decode {
   View q, out;                 // f32 [S,H,Dk], [S,H,Dv]
   View row_max, row_log_sum;   // f32 [S,H]
   View key_pages, value_pages; // f32, bf16 or f16, both the same
-  View block_table, lengths;   // i32 [S,pages], [S]
-  View starts;                 // i32 [S]: the first visible token, or absent
+  View block_table, lengths;   // i32 [S,G,pages], [S,G]; strides 0 where all heads share one
+  View starts;                 // i32 [S,G]: the first visible token, or absent
   View sink;                   // f32 [H] or absent
   float scale = 1;
 

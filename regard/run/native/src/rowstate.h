@@ -64,7 +64,7 @@ REGARD_STEP void raise_reference(RowState& state, const float* best, int pieces,
     const vf before = load(state.reference + v * W);
     const vm moves = less(before + splat(SLACK), highest);
     const vf reference = select(moves, highest, before);
-    const vf safe = select(less(reference, splat(-3e38f)), zero(), reference);
+    const vf safe = select(less(reference, splat(-__FLT_MAX__)), zero(), reference);
     store(state.highest + v * W, highest);
     store(state.reference + v * W, reference);
     store(state.safe_reference + v * W, safe);

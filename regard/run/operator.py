@@ -1,0 +1,153 @@
+"""Attention as one operator of torch, for whatever traces a program: torch.compile, torch.export, FakeTensorMode.
+
+A call is an attention and its inputs, both nested records. Its tensors are the operator's arguments; everything else is
+written as a text that says which record holds which tensor, so that the operator needs nothing but its arguments:
+
+    regard::attend(Tensor[] tensors, str call, str backend) -> Tensor
+
+Its gradient is an operator too, which computes the output once more. Outside of tracing nothing passes through here.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from regard.composite import Attention
+from regard.errors import UserError
+from regard.inputs import Inputs
+
+CONSTANTS = (bool, int, float, str, type(None))
+
+
+def attend(attention: Attention, x: Inputs, backend: str) -> Tensor:
+    """Output [B,H,Tq,Dv] in the query's type, as one operator. Raises UserError for what has no such form."""
+    tensors: list[Tensor] = []
+    call = written([attention, x], tensors)
+    if x.v is None:
+        raise UserError("attention under torch.compile needs values; give v")
+    return torch.ops.regard.attend(tensors, json.dumps(call), backend)
+
+
+# ---- records as text and tensors ------------------------------------------------------------------------------------
+
+
+def written(value: Any, tensors: list[Tensor]) -> Any:
+    """A nested record as lists, strings and numbers; its tensors are appended to `tensors` and named by their index."""
+    if isinstance(value, Tensor):
+        tensors.append(value)
+        return ["tensor", len(tensors) - 1]
+    if isinstance(value, CONSTANTS):
+        return value
+    if isinstance(value, list | tuple):
+        return ["list" if isinstance(value, list) else "tuple", [written(item, tensors) for item in value]]
+    if isinstance(value, slice):
+        return ["slice", [value.start, value.stop, value.step]]
+    if isinstance(value, dict):
+        return ["dict", [[name, written(item, tensors)] for name, item in value.items()]]
+    kind = type(value)
+    names = getattr(kind, "__dataclass_fields__", None)
+    if names is None:
+        raise UserError(
+            f"{kind.__name__} is no record of numbers and tensors, so torch.compile cannot carry it; call regard "
+            "outside of the compiled function, or use torch.compiler.disable"
+        )
+    parts = [[name, written(getattr(value, name), tensors)] for name in names if names[name].init]
+    return ["record", kind.__module__, kind.__qualname__, parts]
+
+
+def read(value: Any, tensors: Sequence[Tensor]) -> Any:
+    """What `written` wrote."""
+    match value:
+        case ["tensor", int(index)]:
+            return tensors[index]
+        case ["list", items]:
+            return [read(item, tensors) for item in items]
+        case ["tuple", items]:
+            return tuple(read(item, tensors) for item in items)
+        case ["slice", items]:
+            return slice(*items)
+        case ["dict", items]:
+            return {name: read(item, tensors) for name, item in items}
+        case ["record", str(module), str(name), parts]:
+            return _record_type(module, name)(**{part: read(item, tensors) for part, item in parts})
+    return value
+
+
+def _record_type(module: str, name: str) -> Any:
+    """A dataclass by name, of a module that is already loaded."""
+    kind: Any = sys.modules.get(module)
+    for part in name.split("."):
+        kind = getattr(kind, part, None)
+    if not isinstance(kind, type) or not hasattr(kind, "__dataclass_fields__"):
+        raise UserError(f"the compiled call names a record {module}.{name}, which is not loaded; import {module} first")
+    return kind
+
+
+# ---- the operators --------------------------------------------------------------------------------------------------
+
+
+@torch.library.custom_op("regard::attend", mutates_args=())
+def _attend(tensors: Sequence[Tensor], call: str, backend: str) -> Tensor:
+    from regard.run import compose
+
+    attention, x = read(json.loads(call), tensors)
+    with torch.no_grad():
+        return compose.attend(attention, x, backend).contiguous()
+
+
+@_attend.register_fake
+def _(tensors: Sequence[Tensor], call: str, backend: str) -> Tensor:
+    _, x = read(json.loads(call), tensors)
+    batch, heads, queries, _ = x.q.shape
+    return x.q.new_empty(batch, heads, queries, x.v.shape[-1])
+
+
+@torch.library.custom_op("regard::attend_backward", mutates_args=())
+def _attend_backward(
+    grad_out: Tensor, tensors: Sequence[Tensor], wanted: Sequence[int], call: str, backend: str
+) -> list[Tensor]:
+    from regard.run import compose
+
+    leaves = list(tensors)
+    for index in wanted:
+        leaves[index] = tensors[index].detach().requires_grad_()
+    attention, x = read(json.loads(call), leaves)
+    with torch.enable_grad():
+        out = compose.attend(attention, x, backend)
+        asked = [leaves[index] for index in wanted]
+        grads = torch.autograd.grad(out, asked, grad_out.to(out.dtype), allow_unused=True)
+    return [
+        torch.zeros_like(leaf, memory_format=torch.contiguous_format) if grad is None else grad.contiguous().clone()
+        for leaf, grad in zip(asked, grads)
+    ]
+
+
+@_attend_backward.register_fake
+def _(grad_out: Tensor, tensors: Sequence[Tensor], wanted: Sequence[int], call: str, backend: str) -> list[Tensor]:
+    return [torch.empty_like(tensors[index], memory_format=torch.contiguous_format) for index in wanted]
+
+
+def _keep(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    tensors, ctx.call, ctx.backend = inputs
+    ctx.save_for_backward(*tensors)
+    ctx.floating = [i for i, tensor in enumerate(tensors) if tensor.is_floating_point()]
+    ctx.count = len(tensors)
+
+
+def _gradient(ctx: Any, grad_out: Tensor) -> tuple[Any, None, None]:
+    tensors = list(ctx.saved_tensors)
+    wanted = [i for i in ctx.floating if tensors[i].requires_grad]
+    grads: list[Tensor | None] = [None] * ctx.count
+    if wanted:
+        for i, grad in zip(wanted, torch.ops.regard.attend_backward(grad_out, tensors, wanted, ctx.call, ctx.backend)):
+            grads[i] = grad
+    return grads, None, None
+
+
+_attend.register_autograd(_gradient, setup_context=_keep)
