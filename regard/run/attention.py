@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import lru_cache
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,7 +20,7 @@ from regard.inputs import Inputs, inputs, packed_inputs
 from regard.lower import reusable
 from regard.mechanism import Mechanism
 from regard.parts.scores import Table
-from regard.run import choose, compose
+from regard.run import choose, compose, operator
 from regard.run.arguments import accepted, is_followed, is_ordinary
 from regard.run.backend import Choice
 
@@ -58,28 +59,26 @@ def attention(
         return _computed(checked[1].over(q, k, v), q)
     q, k, values = accepted(q, k, v)
     assert values is not None
-    meaning = parsed(mechanism)
     if layout is not DENSE:
         if not (mask is query_positions is key_positions is key_valid is None):
             raise UserError("a packed layout says positions and what is valid; state a mask in the mechanism")
         x = packed_inputs(q, k, values, layout, per_query=per_query, per_key=per_key)
-        return compose.attend(meaning, x, backend)[0].transpose(0, 1)
-    x = inputs(
-        q,
-        k,
-        values,
-        query_positions=query_positions,
-        key_positions=key_positions,
-        key_valid=key_valid,
-        per_query=per_query,
-        per_key=per_key,
-    )
+        return compose.attend(parsed(mechanism), x, backend)[0].transpose(0, 1)
+    tensors: dict[str, Any] = {
+        "q": q,
+        "k": k,
+        "v": values,
+        "query_positions": query_positions,
+        "key_positions": key_positions,
+        "key_valid": key_valid,
+        "per_query": per_query,
+        "per_key": per_key,
+    }
+    if not is_ordinary(q, k, values):
+        return operator.attend(mechanism, tensors | {"mask": mask}, backend)
+    meaning, x = parsed(mechanism), inputs(**tensors)
     if mask is not None:
         meaning, x = masked(meaning, x, mask)
-    if not is_ordinary(q, k, values):
-        from regard.run import operator
-
-        return operator.attend(meaning, x, backend)
     if key is None or not isinstance(meaning, Mechanism) or not reusable(meaning) or meaning.tensors():
         return compose.attend(meaning, x, backend)
     choice = choose.choose(meaning, x, backend)
