@@ -41,7 +41,7 @@ class Score(Protocol):
 
     An optional attribute `scratch_per_pair` (numbers needed per query-key pair, default 1) bounds a strip's rows.
     Any part but a mask or a prepare says with `reads_positions = True` that its answer depends on positions. A term
-    whose core form leaves out what is the same for a whole row says `core_shifts_rows = True`.
+    whose core form leaves out what is the same for a whole row says `core_omits_row_constant = True`.
     """
 
     def __call__(self, scores: Tensor | None, tile: Tile) -> Tensor: ...
@@ -71,7 +71,7 @@ class Normaliser(Protocol):
 class Adjust(Protocol):
     """Weights [B,H,Tq,Tk] -> weights [B,H',Tq,Tk]. scope "pair" is elementwise, "heads" mixes all heads.
 
-    Optional attributes: `kind`, what the weights are afterwards; `unwatched = True` for noise of training (dropout):
+    Optional attributes: `kind`, what the weights are afterwards; `training_noise = True` (dropout):
     such a part acts on the output, and the weights that are shown are those before it.
     """
 

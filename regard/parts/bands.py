@@ -31,7 +31,7 @@ class Full(Combinable):
 
 
 @dataclass(frozen=True, eq=False)
-class Near(Combinable):
+class Band(Combinable):
     """-after <= p_i - p_j <= before: a band, inclusive on both sides; None means no limit on that side."""
 
     before: int | None
@@ -63,7 +63,7 @@ class Near(Combinable):
 
 
 @dataclass(frozen=True, eq=False)
-class First(Combinable):
+class FirstKeys(Combinable):
     """p_j < count: the first keys; with causal=True only those at or before the query."""
 
     count: int

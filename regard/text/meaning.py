@@ -12,8 +12,8 @@ from typing import Any
 from regard.composite import Attention
 from regard.mechanism import Mask, Mechanism
 from regard.parts import masks
+from regard.parts.defaults import mechanism_with
 from regard.parts.masks import And, Combinable, Not, Or
-from regard.parts.standard import standard
 from regard.text.reader import Call, Joined, TextError, Tree
 from regard.text.vocabulary import MASKS, PARTS
 from regard.text.writing import text_or
@@ -34,7 +34,7 @@ class Draft:
     mask: Mask | None = field(default=None)
 
     def mechanism(self, text: str) -> Mechanism:
-        whole = self.start or standard("scaled_dot", CATALOGUE["scaled_dot"].source)
+        whole = self.start or mechanism_with("scaled_dot", CATALOGUE["scaled_dot"].source)
         score = whole.score if self.base is None else (self.base, *whole.score[1:])
         mask = whole.mask if self.mask is None else _both(whole.mask, self.mask)
         made = whole.replace(
@@ -119,7 +119,7 @@ def _own(draft: Draft, name: str) -> Any:
     given = getattr(draft, name)
     if given is not None or draft.start is None:
         return given
-    plain = standard("scaled_dot", "")
+    plain = mechanism_with("scaled_dot", "")
     if name == "base":
         return None if _same(draft.start.score[0], plain.score[0]) else draft.start.score[0]
     return None if _same(draft.start.normaliser, plain.normaliser) else draft.start.normaliser
