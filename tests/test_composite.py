@@ -13,7 +13,7 @@ from regard.evaluate import weight_kind
 from regard.parts import masks
 from regard.parts.defaults import mechanism_with
 from regard.parts.normalisers import Entmax
-from regard.recurrence import NotObservable
+from regard.protocol import NotObservable
 from regard.run import compose, reference
 from regard.zoo import CATALOGUE, Sizes, card
 
@@ -79,7 +79,7 @@ def test_low_rank_refuses_masks_and_too_many_landmarks() -> None:
     x = SIZES.inputs()
     with pytest.raises(ValueError, match="9 landmarks need at least as many tokens, got 7"):
         compose.attend(card("nystrom").make(landmarks=9), x)
-    with pytest.raises(ValueError, match="nystrom cannot take a mask"):
+    with pytest.raises(ValueError, match="nystrom cannot take the mask that came with the inputs"):
         compose.attend(card("nystrom").make(landmarks=2), x.replace(allowed=ranges.full(7, 7)))
 
 

@@ -181,7 +181,9 @@ def test_mechanism_takes_text_or_a_mechanism_and_refuses_the_rest() -> None:
     made = mechanism_with("mine", "test")
     assert text.mechanism(made) is made
     assert text.mechanism("causal").name == "causal"
-    with pytest.raises(ValueError, match="nystrom is a LowRank, not a single mechanism with a row of scores"):
+    with pytest.raises(
+        ValueError, match="nystrom is a LowRank, which has no row of scores of its own; give a single mechanism"
+    ):
         text.mechanism("nystrom(3)")
 
 

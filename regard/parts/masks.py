@@ -15,14 +15,13 @@ from regard.parts.bands import (
     Documents,
     Every,
     FirstKeys,
-    Full,
     GlobalTokens,
     Heads,
     Prefix,
     Summary,
 )
 from regard.parts.blocks import Blocks, NearBlocks, RandomBlocks
-from regard.parts.joined import And, Combinable, Not, Or
+from regard.parts.joined import And, Combinable, Full, Not, Or
 
 __all__ = [
     "And",

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from regard.composite import Attention
 from regard.inputs import inputs
+from regard.protocol import Attention
 from regard.run import compose
 
 
@@ -42,7 +42,7 @@ def attention(
         per_query=per_query,
         per_key=per_key,
     )
-    return compose.attend(parsed(mechanism), x, backend)
+    return compose.attend(compose.resolved(mechanism), x, backend)
 
 
 def weights(
@@ -72,13 +72,4 @@ def weights(
         per_query=per_query,
         per_key=per_key,
     )
-    return compose.weights(parsed(mechanism), x, rows, keys)
-
-
-def parsed(mechanism: Attention | str) -> Attention:
-    """An attention as it is, or what its text form says."""
-    if isinstance(mechanism, str):
-        from regard.text import parse
-
-        return parse(mechanism)
-    return mechanism
+    return compose.weights(compose.resolved(mechanism), x, rows, keys)

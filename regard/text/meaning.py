@@ -9,11 +9,11 @@ from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from typing import Any
 
-from regard.composite import Attention
 from regard.mechanism import Mask, Mechanism
 from regard.parts import masks
 from regard.parts.defaults import mechanism_with
 from regard.parts.masks import And, Combinable, Not, Or
+from regard.protocol import Attention
 from regard.text.reader import Call, Joined, TextError, Tree
 from regard.text.vocabulary import MASKS, PARTS
 from regard.text.writing import text_or
@@ -81,7 +81,7 @@ def _all(tree: Joined, text: str) -> Any:
     draft: Draft | None = None
     for part, value in zip(tree.parts, found, strict=True):
         if isinstance(value, Combinable):
-            seen = value if seen is None else And(seen, value)  # type: ignore[assignment, arg-type]
+            seen = value if seen is None else And(seen, value)
         elif isinstance(value, Draft):
             draft = value if draft is None else _merged(draft, value, part, text)
         else:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from regard.mechanism import Mask, Mechanism
 from regard.parts.defaults import FULL, mechanism_with
-from regard.parts.feature_sum import FeatureSum
 from regard.parts.features import PositiveFeatures
 from regard.parts.normalisers import Ratio
 from regard.parts.prepare import EluPlusOne
 from regard.parts.scores import Dot
-from regard.recurrence import Decay
+from regard.recurrent import Decay, FeatureSum
 from regard.zoo.card import Card
 
 LINEAR = "Katharopoulos et al. 2020, Transformers are RNNs, eq. 4-7"
