@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from regard.inputs import Inputs
 from regard.mechanism import Mechanism
 from regard.run.attention import attention, weights
+from regard.run.compose import recur
 from regard.seeing.trace import Trace, TraceError
 from regard.statistic import Statistic
 
@@ -32,6 +33,7 @@ __all__ = [
     "attach",
     "attention",
     "load",
+    "recur",
     "see",
     "weights",
 ]

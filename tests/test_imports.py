@@ -15,24 +15,31 @@ ROOT = Path(regard.__file__).parent
 STANDARD = frozenset(sys.stdlib_module_names) | {"__future__"}
 
 # What each package may import of regard at module level, itself aside. A name covers what lies below it.
-MECHANISM = {"regard.mechanism", "regard.inputs", "regard.evaluate", "regard.lower", "regard.core", "regard.errors"}
+MECHANISM = {
+    "regard.mechanism",
+    "regard.protocol",
+    "regard.inputs",
+    "regard.evaluate",
+    "regard.lower",
+    "regard.core",
+    "regard.errors",
+}
 PARTS = MECHANISM | {"regard.parts"}
-ATTENTIONS = PARTS | {"regard.composite", "regard.recurrence"}
+ATTENTIONS = PARTS | {"regard.composite", "regard.recurrent"}
 RUN = ATTENTIONS | {"regard.run"}
 SEEING = MECHANISM | {"regard.statistic", "regard.run", "regard.seeing"}
 ARROWS = {
     "regard.errors": set(),
     "regard.core": {"regard.errors"},
     "regard.inputs": {"regard.core", "regard.errors"},
-    "regard.mechanism": {"regard.inputs", "regard.core", "regard.errors"},
+    "regard.protocol": {"regard.inputs"},
+    "regard.mechanism": {"regard.protocol", "regard.inputs", "regard.core", "regard.errors"},
     "regard.evaluate": {"regard.mechanism", "regard.inputs", "regard.errors"},
     "regard.lower": {"regard.mechanism", "regard.inputs", "regard.core", "regard.errors"},
     "regard.statistic": {"regard.core", "regard.mechanism"},
     "regard.parts": PARTS,
-    "regard.parts.memory": PARTS | {"regard.recurrence"},
-    "regard.parts.feature_sum": PARTS | {"regard.recurrence"},
-    "regard.recurrence": PARTS,
-    "regard.composite": PARTS | {"regard.recurrence"},
+    "regard.recurrent": PARTS,
+    "regard.composite": PARTS,
     "regard.zoo": ATTENTIONS | {"regard.zoo"},
     "regard.text": ATTENTIONS | {"regard.zoo"},
     "regard.run.output": {"regard.core"},
@@ -58,7 +65,7 @@ ARROWS = {
     "regard.bench": {"regard"},
     "regard.bench.cli": {"regard.arguments"},
     "regard.cli": {"regard.errors", "regard.arguments", "regard.bench.cli", "regard.view.extras"},
-    "regard": {"regard.mechanism", "regard.inputs", "regard.run.attention", "regard.seeing.trace", "regard.statistic"},
+    "regard": {"regard.mechanism", "regard.inputs", "regard.run", "regard.seeing.trace", "regard.statistic"},
 }
 
 # Who may import what from outside, at module level or inside a function; everyone else has the standard library.

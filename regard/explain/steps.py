@@ -15,7 +15,7 @@ from regard.evaluate import prepared
 from regard.explain.record import Kind, Panel, Step
 from regard.inputs import Inputs, Tile, without_invalid
 from regard.mechanism import Mechanism
-from regard.parts.masks import And, First, Full, Near, Not, Or
+from regard.parts.masks import And, Band, FirstKeys, Full, Not, Or
 from regard.parts.normalisers import Softmax
 from regard.parts.prepare import KeyHeads
 from regard.parts.scores import Dot, MixScores
@@ -57,14 +57,14 @@ def meaning(part: Any) -> str:
 
 def mask_meaning(mask: Any) -> str:
     """What a mask asks of the positions p_i of a query and p_j of a key."""
-    if isinstance(mask, Near):
+    if isinstance(mask, Band):
         low = "" if mask.after is None else f"{-mask.after} <= "
         high = "" if mask.before is None else f" <= {mask.before}"
         return "p_j <= p_i" if (mask.before, mask.after) == (None, 0) else f"{low}p_i - p_j{high}"
     if isinstance(mask, And | Or):
         sides = (f"({mask_meaning(side)})" for side in (mask.left, mask.right))
         return (" and " if isinstance(mask, And) else " or ").join(sides)
-    if isinstance(mask, First):
+    if isinstance(mask, FirstKeys):
         return f"p_j < {mask.count}" + (" and p_j <= p_i" if mask.causal else "")
     return f"not ({mask_meaning(mask.part)})" if isinstance(mask, Not) else meaning(mask)
 

@@ -18,8 +18,8 @@ from regard.hf.calls import Unsupported
 from regard.hf.masks import ModelMask, model_mask
 from regard.hf.session import Session
 from regard.mechanism import Mechanism
-from regard.run.attention import parsed
 from regard.run.choose import BACKENDS, unknown_backend
+from regard.run.compose import resolved
 from regard.seeing.statistics import standard
 from regard.seeing.trace import Trace
 from regard.statistic import Statistic
@@ -109,7 +109,7 @@ def attach(
 def _swapped_in(mechanism: Mechanism | str | None) -> Mechanism | None:
     if mechanism is None:
         return None
-    found = parsed(mechanism)
+    found = resolved(mechanism)
     if not isinstance(found, Mechanism):
         raise Unsupported(f"{mechanism} is not one mechanism but a composition, which cannot be swapped into a layer")
     return found

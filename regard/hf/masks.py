@@ -170,9 +170,9 @@ def recognise(function: Callable[..., Any]) -> Mask | None:
         case "or_masks":
             return _joined(cells["mask_functions"], masks.Or)
         case "sliding_window_overlay":
-            return masks.Near(before=cells["sliding_window"] - 1, after=None)
+            return masks.Band(before=cells["sliding_window"] - 1, after=None)
         case "sliding_window_bidirectional_overlay":
-            return masks.Near(before=cells["sliding_window"], after=cells["sliding_window"])
+            return masks.Band(before=cells["sliding_window"], after=cells["sliding_window"])
         case "chunked_overlay" if not bool(cells["left_padding"].any()):
             return masks.Chunk(cells["chunk_size"])
     return None

@@ -7,13 +7,12 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
-from regard.composite import Attention
 from regard.core import ranges
 from regard.core.ranges import Ranges
 from regard.errors import UserError
 from regard.inputs import Inputs, inputs
 from regard.lower import reads_positions
-from regard.mechanism import Mechanism
+from regard.mechanism import Mechanism, single
 from regard.nn.mechanisms import (
     Given,
     Learned,
@@ -27,6 +26,7 @@ from regard.nn.mechanisms import (
     with_dropout,
 )
 from regard.parts.scores import Table
+from regard.protocol import Attention
 
 
 class MultiHeadAttention(nn.Module):
@@ -120,9 +120,8 @@ class MultiHeadAttention(nn.Module):
             attention = made_causal(attention)
         x, bias = self._inputs(attention, q, k, v, key_padding_mask, attn_mask)
         for extra in bias:
-            if not isinstance(attention, Mechanism):
-                raise UserError(f"a float mask adds to scores, and {attention.name} has none; give a bool mask")
-            attention = attention.replace(score=(*attention.score, Table(extra)))
+            mechanism = single(attention, "a float mask adds to scores")
+            attention = mechanism.replace(score=(*mechanism.score, Table(extra)))
         attention = with_dropout(attention, self.dropout, self.training)
         found, weights = attend(attention, x, need_weights)
         out = self.out_proj(joined(found))

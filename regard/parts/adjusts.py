@@ -53,7 +53,7 @@ class Dropout:
     p: float
     seed: int = 0
     scope: ClassVar[Scope] = "pair"
-    unwatched: ClassVar[bool] = True
+    training_noise: ClassVar[bool] = True
     reads_positions: ClassVar[bool] = True
 
     def __post_init__(self) -> None:

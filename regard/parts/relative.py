@@ -165,6 +165,7 @@ class Span(Combinable):
 
     z: Tensor
     ramp: float
+    is_causal: ClassVar[bool] = True
 
     def __call__(self, batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
         reach = self.z.detach()[head]

@@ -204,7 +204,7 @@ class Euclidean:
     """
 
     gamma: float | Tensor
-    core_shifts_rows: ClassVar[bool] = True
+    core_omits_row_constant: ClassVar[bool] = True
     scratch_per_pair: ClassVar[int] = 64
 
     def __call__(self, scores: Tensor | None, tile: Tile) -> Tensor:

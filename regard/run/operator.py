@@ -20,9 +20,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from regard.composite import Attention
 from regard.errors import UserError
 from regard.inputs import Inputs, inputs
+from regard.protocol import Attention
 
 Written = Any
 """A nested tuple of strings and numbers whose repr `ast.literal_eval` reads."""
@@ -105,11 +105,12 @@ def _literal(call: str) -> Written:
 
 def _call(call: str, tensors: Sequence[Tensor]) -> tuple[Attention, Inputs]:
     """The attention and its inputs, checked as `regard.attention` checks them."""
-    from regard.run.attention import masked, parsed
+    from regard.run.attention import masked
+    from regard.run.compose import resolved
 
     attention, arguments = read(_literal(call), tensors)
     mask = arguments.pop("mask", None)
-    meaning, x = parsed(attention), inputs(**arguments)
+    meaning, x = resolved(attention), inputs(**arguments)
     return (meaning, x) if mask is None else masked(meaning, x, mask)
 
 

@@ -6,7 +6,7 @@ import torch
 
 from regard.inputs import Inputs
 from regard.parts.prepare import Normalise
-from regard.recurrence import Delta
+from regard.recurrent import Delta
 from regard.zoo.card import Card, Sizes
 
 DELTA = "Yang et al. 2024, Parallelizing Linear Transformers with the Delta Rule, eq. 4; Schlag et al. 2021, eq. 23-24"
@@ -20,7 +20,7 @@ def delta() -> Delta:
 
 def gated_delta() -> Delta:
     """S_t = α_t (I - β k kᵀ) S_{t-1} + β k vᵀ; log α: per_key["log_decay"] [B,H,T,1], β: per_key["beta"]."""
-    return Delta("gated_delta", GATED, gated=True, prepare=(Normalise(),))
+    return Delta("gated_delta", GATED, "state", prepare=(Normalise(),))
 
 
 def _with_beta(x: Inputs, s: Sizes) -> Inputs:

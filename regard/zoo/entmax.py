@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from regard.mechanism import Mask, Mechanism
+from regard.parts.defaults import FULL, mechanism_with
 from regard.parts.normalisers import Entmax
-from regard.parts.standard import FULL, standard
 from regard.zoo.card import Card
 
 SPARSEMAX = "Martins & Astudillo 2016, From Softmax to Sparsemax, eq. 2-3"
@@ -17,17 +17,17 @@ ADAPTIVE = "Correia et al. 2019, Adaptively Sparse Transformers, eq. 5-8"
 
 def sparsemax(*, mask: Mask = FULL) -> Mechanism:
     """a = [s - τ]₊ with Σ a = 1: the nearest distribution to the scores, with exact zeros."""
-    return standard("sparsemax", SPARSEMAX, normaliser=Entmax(2.0), mask=mask)
+    return mechanism_with("sparsemax", SPARSEMAX, normaliser=Entmax(2.0), mask=mask)
 
 
 def entmax(*, alpha: float = 1.5, mask: Mask = FULL) -> Mechanism:
     """a = [(α - 1) s - τ]₊^{1/(α - 1)} with Σ a = 1: between softmax (α → 1) and sparsemax (α = 2)."""
-    return standard("entmax", ENTMAX, normaliser=Entmax(alpha), mask=mask)
+    return mechanism_with("entmax", ENTMAX, normaliser=Entmax(alpha), mask=mask)
 
 
 def adaptively_sparse(*, alpha: Tensor, mask: Mask = FULL) -> Mechanism:
     """Entmax with a learned α per head. alpha: [heads], above 1 (the paper: 1 + sigmoid of a parameter)."""
-    return standard("adaptively_sparse", ADAPTIVE, normaliser=Entmax(alpha), mask=mask)
+    return mechanism_with("adaptively_sparse", ADAPTIVE, normaliser=Entmax(alpha), mask=mask)
 
 
 CARDS = (

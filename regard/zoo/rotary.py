@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from regard.mechanism import Mask, Mechanism
+from regard.parts.defaults import FULL, mechanism_with
 from regard.parts.positions import Scaling
 from regard.parts.prepare import Rotary
-from regard.parts.standard import FULL, standard
 from regard.zoo.card import Card
 
 SOURCE = "Su et al. 2021, RoFormer, eq. 14-16"
@@ -20,7 +20,7 @@ def rotary(
     mask: Mask = FULL,
 ) -> Mechanism:
     """s_ij = (R(p_i) q_i)·(R(p_j) k_j) / √Dk. scaling: positions.Linear, Dynamic, Yarn or Llama3, for longer inputs."""
-    return standard("rotary", SOURCE, prepare=(Rotary(base, width, scaling, interleaved),), mask=mask)
+    return mechanism_with("rotary", SOURCE, prepare=(Rotary(base, width, scaling, interleaved),), mask=mask)
 
 
 CARDS = (

@@ -8,10 +8,10 @@ from torch import Tensor
 
 from regard.inputs import Where, inputs
 from regard.parts.adjusts import Dropout
+from regard.parts.defaults import mechanism_with
 from regard.parts.noise import uniform
 from regard.parts.normalisers import Entmax, Gumbel, Hard, Relu, Sigmoid, Softmax, TopK
 from regard.parts.scores import Dot
-from regard.parts.standard import standard
 from regard.run import reference, strips
 from regard.zoo import CATALOGUE
 
@@ -142,7 +142,7 @@ def test_gumbel_passes_the_gradient_of_its_soft_form() -> None:
 def test_dropout_is_right_on_average_and_not_watched() -> None:
     q = torch.zeros(1, 4, 60, 8, dtype=torch.float64)
     x = inputs(q, q, torch.ones(1, 4, 60, 1, dtype=torch.float64))
-    plain = standard("plain", "test")
+    plain = mechanism_with("plain", "test")
     dropped = plain.replace(adjust=(Dropout(0.3, seed=5),))
     out, weights = reference.attend(dropped, x)
     assert torch.equal(weights, reference.attend(plain, x)[1])
@@ -168,4 +168,4 @@ def test_a_term_cannot_begin_a_mechanism() -> None:
 
     x = inputs(torch.randn(1, 1, 2, 4), torch.randn(1, 1, 2, 4), torch.randn(1, 1, 2, 4))
     with pytest.raises(ValueError, match="cannot come first"):
-        reference.attend(standard("wrong", "test", score=(Softcap(3.0), Dot())), x)
+        reference.attend(mechanism_with("wrong", "test", score=(Softcap(3.0), Dot())), x)

@@ -16,7 +16,7 @@ from torch import Tensor
 import regard
 from regard.inputs import Inputs, inputs
 from regard.parts import masks
-from regard.parts.standard import standard as mechanism_of
+from regard.parts.defaults import mechanism_with
 from regard.seeing.statistics import (
     DistanceHistogram,
     Entropy,
@@ -342,7 +342,7 @@ def test_watching_a_mechanism_gives_the_statistics_of_its_weights() -> None:
     make = torch.Generator().manual_seed(0)
     q, k = (torch.randn(B, H, 30, 8, generator=make) for _ in range(2))
     whole = axis(30)
-    mechanism = mechanism_of("window", "", mask=masks.causal() & masks.window(6) | masks.sinks(1))
+    mechanism = mechanism_with("window", "", mask=masks.causal() & masks.window(6) | masks.sinks(1))
     watching = Watching(standard(resolution=8))
     for rows in (slice(0, 17), slice(17, 30)):
         x: Inputs = inputs(
