@@ -19,7 +19,7 @@ MECHANISM = {"regard.mechanism", "regard.inputs", "regard.evaluate", "regard.low
 PARTS = MECHANISM | {"regard.parts"}
 ATTENTIONS = PARTS | {"regard.composite", "regard.recurrence"}
 RUN = ATTENTIONS | {"regard.run"}
-SEEING = MECHANISM | {"regard.statistic", "regard.run", "regard.seeing"}
+SEEING = MECHANISM | {"regard.growing", "regard.once", "regard.statistic", "regard.run", "regard.seeing"}
 ARROWS = {
     "regard.errors": set(),
     "regard.core": {"regard.errors"},
@@ -27,7 +27,9 @@ ARROWS = {
     "regard.mechanism": {"regard.inputs", "regard.core", "regard.errors"},
     "regard.evaluate": {"regard.mechanism", "regard.inputs", "regard.errors"},
     "regard.lower": {"regard.mechanism", "regard.inputs", "regard.core", "regard.errors"},
-    "regard.statistic": {"regard.core", "regard.mechanism"},
+    "regard.growing": set(),
+    "regard.once": set(),
+    "regard.statistic": {"regard.core", "regard.growing", "regard.mechanism", "regard.once"},
     "regard.parts": PARTS,
     "regard.parts.memory": PARTS | {"regard.recurrence"},
     "regard.parts.feature_sum": PARTS | {"regard.recurrence"},

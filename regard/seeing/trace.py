@@ -19,6 +19,7 @@ from typing import Any, BinaryIO, ClassVar, Literal
 from torch import Tensor
 
 from regard.errors import UserError
+from regard.seeing.statistics import every
 from regard.statistic import Axis, Statistic
 
 FORMAT = "regard trace 1"
@@ -50,16 +51,31 @@ class Tokens:
 
 @dataclass(frozen=True)
 class About:
-    """What a statistic is, for legends: its standard name, formula, unit and the shape of its results."""
+    """What a statistic is, for legends: its name, formula, unit and the shape of its results.
+
+    title: as pictures write it; head_title and head_unit: of its one number per head.
+    """
 
     name: str
     formula: str
     unit: str
     shape: Literal["row", "key", "bins", "map", "top"]
+    title: str = ""
+    head_title: str = ""
+    head_unit: str = ""
 
     @staticmethod
     def of(statistic: Statistic) -> About:
-        return About(statistic.name, statistic.formula, statistic.unit, statistic.shape)
+        return About(statistic.name, statistic.formula, statistic.unit, statistic.shape, *statistic.titles())
+
+    @staticmethod
+    def read(label: str, fields: Mapping[str, Any]) -> About:
+        """From a file; the first version wrote no titles, and a statistic that is still here brings its own."""
+        about = About(**fields)
+        kind = every().get(about.name)
+        if about.title or kind is None:
+            return about
+        return About.of(kind(of="norm" if label.endswith(":norm") else "weights"))
 
 
 @dataclass(eq=False)
@@ -273,7 +289,7 @@ def _assembled(header: dict[str, Any], tensors: Mapping[str, Tensor]) -> Trace:
             layers[int(number)].results.setdefault(label, {})[name] = value
         else:
             layers[int(number)].summaries[label] = value
-    statistics = {label: About(**about) for label, about in header["statistics"].items()}
+    statistics = {label: About.read(label, about) for label, about in header["statistics"].items()}
     return Trace(header["model"], layers, axes, statistics, header["made"])
 
 
