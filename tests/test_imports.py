@@ -68,7 +68,7 @@ OUTSIDE = {
     "torch": {"regard"},
     "transformers": {"regard.hf", "regard.seq2seq", "regard.serve.runner", "regard.bench", "regard.cli"},
     "huggingface_hub": {"regard.hf", "regard.cli"},
-    "safetensors": {"regard.seeing.trace", "regard.hf"},
+    "safetensors": {"regard.seeing.files", "regard.hf"},
     "numpy": {"regard.hf", "regard.view", "regard.explain", "regard.bench"},
     "PIL": {"regard.hf", "regard.view", "regard.explain", "regard.bench"},
     "matplotlib": {"regard.view", "regard.explain", "regard.bench"},

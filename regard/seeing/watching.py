@@ -7,7 +7,7 @@ random number and computes its own row maxima and sums.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -21,6 +21,7 @@ from regard.run import strips
 from regard.run.backend import Backend, PassedOver
 from regard.run.output import Output
 from regard.seeing.asked import Asked, asked
+from regard.seeing.kept import Kept
 from regard.statistic import Block, State, Statistic, View, Walked
 
 
@@ -28,26 +29,29 @@ from regard.statistic import Block, State, Statistic, View, Walked
 class Seen:
     """One call of a layer's attention: x holds the queries of slots `rows` and the keys from slot `first_key` on.
 
-    key_scale: ‖v_j W_O‖ float32 [B,H,Tk], needed only by norm-weighted statistics.
+    lowered: the same in core records, or why not. key_scale: ‖v_j W_O‖ float32 [B,H,Tk], or None for plain weights.
     """
 
     mechanism: Mechanism
     x: Inputs
+    lowered: core.Plan | core.Refusal
     view: View
     rows: slice
     first_key: int
-    key_scale: Tensor | None
+    key_scale: Tensor | None = None
 
 
 @dataclass(eq=False)
 class Watching:
     """The live states of one layer's statistics; `fused` are the backends to try, in turn, before strips.
 
-    used: who reduced weights; output_by: who also made an output; passed_over: who did not, and why.
+    kept: where queries and keys are kept, or None. used: who reduced weights; output_by: who also made an output;
+    passed_over: who did not, and why.
     """
 
     statistics: Sequence[Statistic]
     fused: Sequence[Backend] = ()
+    kept: Kept | None = None
     states: dict[str, State] = field(default_factory=dict)
     undefined: dict[str, str] = field(default_factory=dict)
     used: set[str] = field(default_factory=set)
@@ -65,17 +69,25 @@ class Watching:
         """
         x = prepared(mechanism, x)
         mechanism = mechanism.replace(prepare=(), mix=mechanism.mix if x.v is not None else None)
-        out = None
-        for of in ("weights", "norm"):
-            wanted = asked(self.statistics, of, view, rows)
-            if not wanted.defined and not wanted.undefined:
-                continue
-            call = Seen(mechanism, x, view, rows, first_key, key_scale if of == "norm" else None)
-            out_now = self._absorb(call, wanted)
-            out = out_now if out is None else out
-        return out
+        call = Seen(mechanism, x, lower(mechanism, x), view, rows, first_key)
+        weightings = {s.of for s in self.statistics} or ({"weights"} if self.kept is not None else set())
+        results = []
+        for of in sorted(weightings, reverse=True):  # plain weights first
+            scaled = replace(call, key_scale=key_scale) if of == "norm" else call
+            results.append(self._absorb(scaled, asked(self.statistics, of, view, rows)))
+        walked = [result for result in results if result is not None]
+        if self.kept is not None:
+            self._keep(self.kept, call, walked)
+        return next((result.out for result in walked if result.out is not None), None)
 
-    def _absorb(self, call: Seen, wanted: Asked) -> Tensor | None:
+    def _keep(self, kept: Kept, call: Seen, walked: Sequence[Output]) -> None:
+        if isinstance(call.lowered, core.Refusal):
+            kept.add_open(call.rows, call.first_key, call.mechanism, call.x)
+            return
+        state = (walked[0].row_max, walked[0].row_log_sum) if walked else (None, None)
+        kept.add(call.lowered, call.rows, call.first_key, state)
+
+    def _absorb(self, call: Seen, wanted: Asked) -> Output | None:
         for label, reason in wanted.undefined.items():
             self.undefined[label] = reason
             self.states.pop(label, None)
@@ -85,7 +97,7 @@ class Watching:
         left = wanted.open if result is not None else wanted.defined
         if left:
             self._absorb_strips(call, left)
-        return None if result is None else result.out
+        return result
 
     def _join(self, statistic: Statistic, state: State) -> None:
         """Merge the state of some cells into the statistic's own."""
@@ -99,12 +111,12 @@ class Watching:
 
     def _walk(self, call: Seen, wanted: Asked) -> Output | None:
         """Reduce on a fused backend what states core records; None where there is none that can."""
-        if not wanted.records or not self.fused:
+        if not self.fused or not (wanted.records or (self.kept is not None and not wanted.open)):
             return None
-        if call.first_key != 0 or call.x.k.shape[2] != call.view.key.length:
+        plan = call.lowered
+        if wanted.records and (call.first_key != 0 or call.x.k.shape[2] != call.view.key.length):
             self._left_to_strips("keys: are a part of their axis, and weights are reduced along all of it")
             return None
-        plan = lower(call.mechanism, call.x)
         if isinstance(plan, core.Refusal):
             self._left_to_strips(str(plan))
             return None
@@ -148,16 +160,30 @@ class Watching:
         def absorb(strip: slice, keys: slice, weights: Tensor, allowed: Tensor | None) -> None:
             at_rows = slice(rows.start + strip.start, rows.start + strip.stop)
             at_keys = slice(first_key + keys.start, first_key + keys.stop)
-            query = view.query.part(at_rows)
-            if not bool(query.valid.all()):
-                weights = weights * query.valid[:, None, :, None]
-            if scale is not None:
-                weights = weights * scale[:, :, None, keys]
-            block = Block(weights, allowed, at_rows, at_keys, query, view.key.part(at_keys))
-            for statistic in wanted:
-                self._join(statistic, statistic.of_block(block, view))
+            part = None if scale is None else scale[:, :, keys]
+            self._absorb_block(weights, allowed, at_rows, at_keys, view, part, wanted)
 
         strips.attend(call.mechanism, call.x, output=False, absorb=absorb, strip_bytes=8 << 20)
+
+    def _absorb_block(
+        self,
+        weights: Tensor,
+        allowed: Tensor | None,
+        rows: slice,
+        keys: slice,
+        view: View,
+        scale: Tensor | None,
+        wanted: Sequence[Statistic],
+    ) -> None:
+        """One block at its slots; rows that are padding count nothing. scale: ‖v_j W_O‖ [B,H,keys] or None."""
+        query = view.query.part(rows)
+        if not bool(query.valid.all()):
+            weights = weights * query.valid[:, None, :, None]
+        if scale is not None:
+            weights = weights * scale[:, :, None]
+        block = Block(weights, allowed, rows, keys, query, view.key.part(keys))
+        for statistic in wanted:
+            self._join(statistic, statistic.of_block(block, view))
 
     def finish(self, view: View) -> tuple[dict[str, dict[str, Tensor]], dict[str, Tensor]]:
         """(results, summaries) by label."""
