@@ -27,7 +27,7 @@ MECHANISM = {
 PARTS = MECHANISM | {"regard.parts"}
 ATTENTIONS = PARTS | {"regard.composite", "regard.recurrent"}
 RUN = ATTENTIONS | {"regard.run"}
-SEEING = MECHANISM | {"regard.statistic", "regard.run", "regard.seeing"}
+SEEING = MECHANISM | {"regard.growing", "regard.once", "regard.statistic", "regard.run", "regard.seeing"}
 ARROWS = {
     "regard.errors": set(),
     "regard.core": {"regard.errors"},
@@ -36,7 +36,9 @@ ARROWS = {
     "regard.mechanism": {"regard.protocol", "regard.inputs", "regard.core", "regard.errors"},
     "regard.evaluate": {"regard.mechanism", "regard.inputs", "regard.errors"},
     "regard.lower": {"regard.mechanism", "regard.inputs", "regard.core", "regard.errors"},
-    "regard.statistic": {"regard.core", "regard.mechanism"},
+    "regard.growing": set(),
+    "regard.once": set(),
+    "regard.statistic": {"regard.core", "regard.growing", "regard.mechanism", "regard.once"},
     "regard.parts": PARTS,
     "regard.recurrent": PARTS,
     "regard.composite": PARTS,
@@ -73,7 +75,7 @@ OUTSIDE = {
     "torch": {"regard"},
     "transformers": {"regard.hf", "regard.seq2seq", "regard.serve.runner", "regard.bench", "regard.cli"},
     "huggingface_hub": {"regard.hf", "regard.cli"},
-    "safetensors": {"regard.seeing.trace", "regard.hf"},
+    "safetensors": {"regard.seeing.files", "regard.hf"},
     "numpy": {"regard.hf", "regard.view", "regard.explain", "regard.bench"},
     "PIL": {"regard.hf", "regard.view", "regard.explain", "regard.bench"},
     "matplotlib": {"regard.view", "regard.explain", "regard.bench"},

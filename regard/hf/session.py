@@ -18,12 +18,12 @@ from regard.core import ranges
 from regard.evaluate import weight_kind
 from regard.hf.axes import Axes
 from regard.hf.calls import Call, Unsupported, read, swapped
-from regard.hf.kept import Kept
 from regard.hf.modules import Place, output_projection, place_of, value_norms
 from regard.inputs import Inputs
 from regard.mechanism import Mechanism
 from regard.run.backend import PassedOver
 from regard.run.choose import choose, observers
+from regard.seeing.kept import Kept
 from regard.seeing.trace import About, Layer, Trace
 from regard.seeing.watching import Watching
 from regard.statistic import Statistic, View
@@ -37,7 +37,6 @@ class Watched:
     call_number: int
     heads: list[int]
     watching: Watching
-    kept: Kept | None
     rows_seen: int = 0
     forward: int = -1
     last_key: Tensor | None = None
@@ -211,8 +210,6 @@ class Session:
         )
         scale = self._value_norms(module, place, call, watched.heads)
         out = watched.watching.absorb(heads.mechanism, x, view, rows, call.first_key, scale)
-        if watched.kept is not None:
-            watched.kept.add(rows, call.first_key, heads.mechanism, x)
         self._note_problems(place, call, view, rows)
         watched.rows_seen, watched.view = rows.stop, view
         watched.query_axis, watched.key_axis = query_axis, key_axis
@@ -225,8 +222,9 @@ class Session:
         outside = [head for head in heads if not 0 <= head < num_heads]
         if outside:
             raise Unsupported(f"layer {place.name} has heads 0 to {num_heads - 1}; head {outside[0]} was asked for")
-        kept = Kept() if self.keep else None
-        watched = Watched(place, number, heads, Watching(self.statistics, observers(self.backend, call.q.device)), kept)
+        fused = observers(self.backend, call.q.device)
+        kept = Kept(fused) if self.keep else None
+        watched = Watched(place, number, heads, Watching(self.statistics, fused, kept))
         self.watched[(id(module), number)] = watched
         return watched
 
@@ -349,7 +347,7 @@ class Session:
             results=results,
             summaries=summaries,
             undefined=dict(watched.watching.undefined),
-            rectangle=None if watched.kept is None else watched.kept.rectangle,
+            kept=watched.watching.kept,
         )
 
     def _made(self) -> dict[str, Any]:
