@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from regard.inputs import Inputs
 from regard.mechanism import Mechanism
-from regard.run.attention import attention, weights
+from regard.run.attention import attention, scores, weights
 from regard.run.compose import recur
 from regard.seeing.trace import Trace, TraceError
 from regard.statistic import Statistic
@@ -34,6 +34,7 @@ __all__ = [
     "attention",
     "load",
     "recur",
+    "scores",
     "see",
     "weights",
 ]

@@ -14,6 +14,7 @@ from __future__ import annotations
 import ast
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import fields, is_dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -58,13 +59,12 @@ def written(value: Any, tensors: list[Tensor]) -> Written:
     if isinstance(value, dict):
         return ("dict", tuple([(name, written(item, tensors)) for name, item in value.items()]))
     kind_of = type(value)
-    names = getattr(kind_of, "__dataclass_fields__", None)
-    if names is None:
+    if not is_dataclass(kind_of):
         raise UserError(
             f"{kind_of.__name__} is no record of numbers and tensors, so torch.compile cannot carry it; call regard "
             "outside of the compiled function, or use torch.compiler.disable"
         )
-    parts = tuple([(name, written(getattr(value, name), tensors)) for name in names if names[name].init])
+    parts = tuple([(f.name, written(getattr(value, f.name), tensors)) for f in fields(kind_of) if f.init])
     return ("record", kind_of.__module__, kind_of.__qualname__, parts)
 
 
@@ -93,7 +93,7 @@ def _record_type(module: str, name: str) -> Any:
     kind: Any = sys.modules.get(module)
     for part in name.split("."):
         kind = getattr(kind, part, None)
-    if not isinstance(kind, type) or not hasattr(kind, "__dataclass_fields__"):
+    if not isinstance(kind, type) or not is_dataclass(kind):
         raise UserError(f"the compiled call names a record {module}.{name}, which is not loaded; import {module} first")
     return kind
 
