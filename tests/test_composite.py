@@ -12,7 +12,7 @@ from regard.core import ranges
 from regard.evaluate import weight_kind
 from regard.parts import masks
 from regard.parts.defaults import mechanism_with
-from regard.parts.normalisers import Entmax
+from regard.parts.sparse import Entmax
 from regard.protocol import NotObservable
 from regard.run import compose, reference
 from regard.zoo import CATALOGUE, Sizes, card

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from regard.errors import UserError
 from regard.inputs import Inputs, inputs
+from regard.lower import reads_positions
 from regard.mechanism import Mechanism, single
 from regard.parts.adjusts import Dropout
 from regard.parts.masks import causal
@@ -64,8 +65,15 @@ def with_dropout(attention: Attention, p: float, training: bool) -> Attention:
     if not training or p == 0.0:
         return attention
     mechanism = single(attention, f"dropout={p} acts on the weights of a row")
-    seed = int(torch.randint(2**31 - 1, ()))
+    seed = int(torch.randint(2**31 - 1, (), device="cpu"))
     return mechanism.replace(adjust=(*mechanism.adjust, Dropout(p, seed)))
+
+
+def reads_any_positions(attention: Attention) -> bool:
+    """Whether some part of an attention needs to know where queries and keys stand; prepares are taken to."""
+    if not isinstance(attention, Mechanism) or attention.prepare or reads_positions(attention.mask):
+        return True
+    return any(getattr(part, "reads_positions", False) for _, part in attention.composition())
 
 
 def attend(attention: Attention, x: Inputs, need_weights: bool) -> tuple[Tensor, Tensor | None]:
@@ -91,7 +99,9 @@ def joined(x: Tensor) -> Tensor:
 
 
 def head_width(width: int, heads: int, what: str) -> int:
-    """width / heads; raises UserError where that is no whole number."""
+    """width / heads; raises UserError where that is no whole number of at least 1."""
+    if width < 1:
+        raise UserError(f"{what} of {width} holds nothing; give at least 1")
     if heads < 1 or width % heads:
         raise UserError(f"{what} of {width} does not divide into {heads} heads; choose a divisor of {width}")
     return width // heads

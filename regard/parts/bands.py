@@ -147,13 +147,24 @@ class Chunk(Combinable):
 
 @dataclass(frozen=True, eq=False)
 class Documents(Combinable):
-    """id[p_i] = id[p_j]: packed sequences do not see each other. ids: integers [batch or 1, positions]."""
+    """id[p_i] = id[p_j]: packed sequences do not see each other. ids: integers [batch or 1, positions]. Positions below
+    0 or beyond the ids belong to no document: they see nothing and are not seen."""
 
     ids: Tensor
 
+    def __post_init__(self) -> None:
+        if self.ids.ndim != 2 or self.ids.is_floating_point() or self.ids.is_complex():
+            raise ValueError(
+                f"document ids are integers [batch or 1, positions], got {self.ids.dtype} {list(self.ids.shape)}"
+            )
+
     def __call__(self, batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
-        row = batch if self.ids.shape[0] > 1 else torch.zeros_like(batch)
-        return self.ids[row, query] == self.ids[row, key]
+        row, last = batch if self.ids.shape[0] > 1 else torch.zeros_like(batch), self.ids.shape[1] - 1
+        inside = [(at >= 0) & (at <= last) for at in (query, key)]
+        if last < 0:
+            return inside[0] & inside[1]
+        of_query, of_key = (self.ids[row, at.clamp(0, last)] for at in (query, key))
+        return (of_query == of_key) & inside[0] & inside[1]
 
     def __str__(self) -> str:
         return "documents"

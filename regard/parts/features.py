@@ -17,15 +17,17 @@ from regard.parts.scores import widened
 @lru_cache(maxsize=16)
 def orthogonal_features(count: int, width: int, seed: int) -> Tensor:
     """ω [count, width] float64: rows Gaussian in length, orthogonal in blocks of `width` (Choromanski 2021, 2.4)."""
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator("cpu").manual_seed(seed)
     blocks = [_rotation(width, generator) for _ in range(-(-count // width))]
-    lengths = torch.randn(count, width, dtype=torch.float64, generator=generator).norm(dim=1, keepdim=True)
+    lengths = torch.randn(count, width, dtype=torch.float64, device="cpu", generator=generator).norm(
+        dim=1, keepdim=True
+    )
     return torch.cat(blocks)[:count] * lengths
 
 
 def _rotation(width: int, generator: torch.Generator) -> Tensor:
     """An orthogonal matrix, all directions alike. A QR decomposition alone prefers some: it chooses the signs."""
-    q, r = torch.linalg.qr(torch.randn(width, width, dtype=torch.float64, generator=generator))
+    q, r = torch.linalg.qr(torch.randn(width, width, dtype=torch.float64, device="cpu", generator=generator))
     return (q * r.diagonal().sign()).T
 
 

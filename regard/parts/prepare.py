@@ -98,8 +98,7 @@ class Rotary:
         width = x.q.shape[-1] if self.width is None else self.width
         if width > x.q.shape[-1]:
             raise ValueError(f"rotary(width={width}) turns more dimensions than queries have, {x.q.shape[-1]}")
-        length = 1 + int(torch.maximum(x.query_positions.amax(), x.key_positions.amax()))
-        frequencies, attention = self.frequencies(width, length)
+        frequencies, attention = self.frequencies(width, positions.length(x.query_positions, x.key_positions))
         q, k = (
             positions.rotate(widened(t) * attention, p, frequencies, self.interleaved)
             for t, p in ((x.q, x.query_positions), (x.k, x.key_positions))

@@ -45,6 +45,8 @@ class SelectBlocks:
 
     def __call__(self, x: Inputs) -> Inputs:
         require_positions(x, "selecting blocks")
+        if not x.q.shape[0] or not x.q.shape[2] or not x.k.shape[2]:
+            return x
         score = self.scorer(x.k.detach(), x.key_valid)
         return narrowed(x, chosen_blocks(x, score, self.size, self.count, self.causal))
 
@@ -230,6 +232,8 @@ class SelectByCompressed:
 
     def __call__(self, x: Inputs) -> Inputs:
         require_positions(x, "selecting blocks")
+        if not x.q.shape[0] or not x.q.shape[2] or not x.k.shape[2]:
+            return x
         small = self.compress(x)
         size, blocks = self.compress.w.shape[0], -(-x.k.shape[2] // self.compress.w.shape[0])
 

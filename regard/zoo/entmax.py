@@ -7,7 +7,7 @@ from torch import Tensor
 
 from regard.mechanism import Mask, Mechanism
 from regard.parts.defaults import FULL, mechanism_with
-from regard.parts.normalisers import Entmax
+from regard.parts.sparse import Entmax
 from regard.zoo.card import Card
 
 SPARSEMAX = "Martins & Astudillo 2016, From Softmax to Sparsemax, eq. 2-3"

@@ -764,3 +764,22 @@ def bigbird(x: Inputs, size: int, length: int, window: int, count: int, global_b
     drawn = random_blocks(size, count, length)(where.batch, where.head, where.query, where.key)
     i, j = x.query_positions[:, None, :, None] // size, x.key_positions[:, None, None] // size
     return masked(x, drawn | ((i - j).abs() <= window // 2) | (i < global_blocks) | (j < global_blocks))
+
+
+def kda(x: Inputs) -> Found:
+    """Token by token, by the paper's own matrices: S_t = (I - β k kᵀ) Diag(α) S_{t-1} + β k vᵀ."""
+    q, k, v = qkv(x)
+    q, k = _unit(q), _unit(k)
+    beta, alpha = _gate(x, "beta"), _gate(x, "log_decay").exp()
+    out = torch.zeros(*q.shape[:3], v.shape[-1], dtype=q.dtype)
+    for b, h, valid in _steps(x):
+        state = torch.zeros(k.shape[-1], v.shape[-1], dtype=q.dtype)
+        for t in range(q.shape[2]):
+            if t in valid:
+                key, rate = k[b, h, t], beta[b, h, t]
+                forget = (torch.eye(len(key), dtype=q.dtype) - rate * torch.outer(key, key)) @ torch.diag(
+                    alpha[b, h, t]
+                )
+                state = forget @ state + rate * torch.outer(key, v[b, h, t])
+            out[b, h, t] = q[b, h, t] @ state
+    return out, None

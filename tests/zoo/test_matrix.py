@@ -73,7 +73,7 @@ def test_mechanism_equals_its_paper(row: Row) -> None:
             close(weights @ v, out, 1e-5, f"{row.name} effective weights at {sizes}")
 
 
-RECURRENT = {"linear_recurrent", "performer_recurrent", "retention", "gla", "delta", "gated_delta"}
+RECURRENT = {"linear_recurrent", "performer_recurrent", "retention", "gla", "delta", "gated_delta", "kda"}
 
 
 @every_row

@@ -13,7 +13,7 @@ from regard.recurrent import ready, tokens
 from regard.run import compose, reference
 from regard.zoo import CATALOGUE, Sizes, card
 
-NAMES = ("linear_recurrent", "performer_recurrent", "retention", "gla", "delta", "gated_delta", "neural_memory")
+NAMES = ("linear_recurrent", "performer_recurrent", "retention", "gla", "delta", "gated_delta", "kda", "neural_memory")
 LINEAR = NAMES[:-1]
 
 
