@@ -34,6 +34,7 @@ def attach(
     heads: Sequence[int] | None = None,
     mechanism: Mechanism | str | None = None,
     swap_layers: Sequence[int] | None = None,
+    swap_heads: Sequence[int] | None = None,
     backend: str = "model",
     tokenizer: Any = None,
     keep: Literal["qk"] | None = None,
@@ -46,16 +47,20 @@ def attach(
     watch: statistics to compute, by default the standard set; () watches nothing. layers, heads: indices to watch, by
     default all. backend="model" leaves the output to the model's own attention function, so that watching changes no
     bit of it; another name computes it with that backend of regard's. mechanism: swap the attention for a Mechanism
-    or its text form (its mask is ANDed with the model's own), in the layers swap_layers, by default all. tokenizer:
-    gives token texts and special tokens. keep="qk" keeps queries and keys, so that `trace.weights` gives any exact
-    rectangle later.
+    or its text form (its mask is ANDed with the model's own), in the layers swap_layers and their heads swap_heads, by
+    default all. tokenizer: gives token texts and special tokens. keep="qk" keeps queries and keys, so that
+    `trace.weights` gives any exact rectangle later.
 
     Raises Unsupported for models that do not go through the interface, and inside the block for calls that cannot be
     watched exactly.
     """
     inner = checked(model)
+    if mechanism is None and (swap_layers is not None or swap_heads is not None):
+        raise Unsupported("swap_layers and swap_heads say where a mechanism goes, and none was given; give mechanism=")
     if backend not in ("model", "auto", *BACKENDS):
         raise unknown_backend(backend, "model")
+    if swap_heads is not None and keep is not None:
+        raise Unsupported(f"keep={keep!r} keeps one mechanism a layer; swap whole layers, or drop keep=")
     watched = tuple(standard() if watch is None else watch)
     _check_labels(watched)
     watcher = Watcher(
@@ -70,10 +75,8 @@ def attach(
     _check_layers(watcher, (*(layers or ()), *(swap_layers or ())))
     handler: Handler = watcher
     if mechanism is not None or backend != "model":
-        swapped = None if swap_layers is None else frozenset(swap_layers)
-        handler = Computing(watcher, backend, _one_mechanism(mechanism), swapped)
-    elif swap_layers is not None:
-        raise Unsupported("swap_layers says where a mechanism goes, and none is there; give mechanism=")
+        where = [None if indices is None else frozenset(indices) for indices in (swap_layers, swap_heads)]
+        handler = Computing(watcher, backend, _one_mechanism(mechanism), *where)
     with handling(inner, handler):
         yield watcher.trace
         watcher.close()

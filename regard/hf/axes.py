@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -15,6 +16,8 @@ from regard.hf.layers import LayerId
 from regard.seeing.trace import Tokens
 from regard.statistic import Axis
 
+PASSED = ("input_ids", "decoder_input_ids", "attention_mask", "decoder_attention_mask")
+MEDIA = ("image", "video", "audio")
 KINDS: dict[str, Literal["text", "patches", "frames"]] = {"vision": "patches", "audio": "frames"}
 
 
@@ -48,7 +51,8 @@ class Axes:
         special = getattr(tokenizer, "all_special_ids", None)
         self.special_ids = None if special is None else torch.tensor(sorted(special), dtype=torch.int64)
         self.by_name: dict[str, TokenAxis] = {}
-        self._passed: dict[int, dict[str, Tensor | None]] = {}  # token ids, by id of the model that they were passed to
+        self._passed: dict[int, dict[str, Tensor | None]] = {}  # PASSED, by id of the model that they were passed to
+        self._media = _media_tokens(model)
         self._parents = {
             id(module): [m for prefix, m in _pretrained(model) if _inside(name, prefix)]
             for name, module in model.named_modules()
@@ -65,8 +69,8 @@ class Axes:
         except TypeError:
             passed = {}
         passed = {**passed.get("kwargs", {}), **passed}
-        ids = {name: passed.get(name) for name in ("input_ids", "decoder_input_ids")}
-        self._passed[id(module)] = {n: t if isinstance(t, Tensor) and t.ndim == 2 else None for n, t in ids.items()}
+        two = {name: passed.get(name) for name in PASSED}
+        self._passed[id(module)] = {n: t if isinstance(t, Tensor) and t.ndim == 2 else None for n, t in two.items()}
 
     def start(self, module: nn.Module, layer: LayerId, call: Call, forward: int) -> TokenAxis:
         """The axis on which a call's queries begin a sequence: that of its stack, if it has as many tokens."""
@@ -131,7 +135,10 @@ class Axes:
     def _tokens(self, module: nn.Module, layer: LayerId, call: Call, length: int, before: Axis | None) -> Axis:
         """The tokens of an axis grown to `length`, from what a call's mask says and what the model was called with."""
         batch, device = call.q.shape[0], call.q.device
-        padding, documents = (None, None) if call.mask is None else (call.mask.padding(), call.mask.documents())
+        if call.mask is None:
+            padding, documents = self._padding(module, layer, batch, length), None
+        else:
+            padding, documents = call.mask.padding(), call.mask.documents()
         new = length - (before.length if before else 0)
         if padding is not None and padding.shape[1] >= length:
             valid = padding[:, :length].to(device).expand(batch, -1)
@@ -148,23 +155,57 @@ class Axes:
     def _ids(self, module: nn.Module, layer: LayerId, batch: int, new: int, before: Axis | None) -> Tensor | None:
         if layer.tower in KINDS or (before is not None and before.ids is None):
             return None
-        for parent in self._parents[id(module)]:
-            passed = self._passed.get(id(parent), {})
-            both = "decoder_input_ids" in inspect.signature(parent.forward).parameters
-            ids = passed.get("decoder_input_ids" if both and layer.tower == "decoder" else "input_ids")
-            if ids is not None and ids.shape[1] == new and batch % ids.shape[0] == 0:
+        for ids in self._inputs(module, layer, "input_ids"):
+            if ids.shape[1] == new and batch % ids.shape[0] == 0:
                 ids = ids.detach().to(torch.int64).repeat_interleave(batch // ids.shape[0], 0)
                 return ids if before is None or before.ids is None else torch.cat([before.ids, ids], 1)
         return None
 
+    def _inputs(self, module: nn.Module, layer: LayerId, name: str) -> Iterator[Tensor]:
+        """The tensors passed under a name to the models around a module, innermost first; a decoder's own name where
+        a model has both."""
+        for parent in self._parents[id(module)]:
+            passed = self._passed.get(id(parent), {})
+            both = f"decoder_{name}" in inspect.signature(parent.forward).parameters
+            tensor = passed.get(f"decoder_{name}" if both and layer.tower == "decoder" else name)
+            if tensor is not None:
+                yield tensor
+
+    def _padding(self, module: nn.Module, layer: LayerId, batch: int, length: int) -> Tensor | None:
+        """bool [B, length]: the tokens that are not padding, by the mask that a model around the module was passed."""
+        if layer.tower in KINDS:
+            return None
+        for mask in self._inputs(module, layer, "attention_mask"):
+            if mask.shape[1] == length and batch % mask.shape[0] == 0:
+                return mask.bool().repeat_interleave(batch // mask.shape[0], 0)
+        return None
+
     def tokens(self, axis: TokenAxis) -> Tokens:
-        """The axis with the text of its tokens."""
+        """The axis with the text of its tokens; those that stand for an image, a video or a sound are numbered."""
         tokens = axis.tokens
         if tokens.ids is None:
             text = [[str(slot) for slot in range(axis.length)]] * axis.batch
         else:
-            text = [[token_text(self.tokenizer, i) for i in row] for row in tokens.ids.tolist()]
+            text = [self._row_text(row) for row in tokens.ids.tolist()]
         return Tokens(text, tokens, "text" if tokens.ids is not None else KINDS.get(axis.tower, "frames"))
+
+    def _row_text(self, ids: list[int]) -> list[str]:
+        counts = dict.fromkeys(self._media, 0)
+        text = []
+        for token in ids:
+            if token in counts:
+                text.append(f"[{self._media[token]} {counts[token]}]")
+                counts[token] += 1
+            else:
+                text.append(token_text(self.tokenizer, token))
+        return text
+
+
+def _media_tokens(model: PreTrainedModel) -> dict[int, str]:
+    """Token ids that stand for a patch of an image, a frame of a video or of a sound, by what the config names so."""
+    names = [(f"{kind}_token_{suffix}", kind) for kind in MEDIA for suffix in ("id", "index")]
+    ids = {getattr(model.config, name, None): kind for name, kind in names}
+    return {token: kind for token, kind in ids.items() if isinstance(token, int)}
 
 
 def token_text(tokenizer: Any, token_id: int) -> str:

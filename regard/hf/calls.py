@@ -77,13 +77,17 @@ def read(call: AttentionCall, where: str) -> Call:
         terms.append(Softcap(float(keywords["softcap"])))
     if bias is not None:
         terms.append(Table(bias))
-    sink = next((keywords[name] for name in SINKS if keywords.get(name) is not None), None)
+    sink = next((widened(keywords[name].detach()) for name in SINKS if keywords.get(name) is not None), None)
+    if sink is not None and sink.ndim == 4:
+        # a logit for each query: e^s / (e^σ + Σ e^s) = e^(s - σ) / (1 + Σ e^(s - σ))
+        terms.append(Table(-sink.expand(-1, -1, -1, key.shape[2])))
+        sink = 0.0
     mechanism = Mechanism(
         name=type(call.module).__name__,
         source="the model's own",
         score=tuple(terms),
         mask=Full(),
-        normaliser=Softmax(None if sink is None else widened(sink.detach())),
+        normaliser=Softmax(sink),
         mix=WeightedSum(),
     )
     first_query, first_key = (None, 0) if question is None else (question.query_offset, question.key_offset)
@@ -98,6 +102,9 @@ def _allowed(call: AttentionCall, question: ModelMask | None, where: str) -> tup
         seen, bias = _dense_mask(call, where) if question is None else (question.ranges(), None)
     except ranges.TooManyRuns as error:
         raise Unsupported(f"the mask of {where} cannot be stated as intervals: {error}") from None
+    if seen.num_queries == 1 < num_queries:  # one row for all queries
+        start, stop = (table.expand(-1, -1, num_queries, -1) for table in (seen.start, seen.stop))
+        seen = Ranges(start, stop, seen.num_keys)
     if seen.num_keys != num_keys:
         raise Unsupported(f"{where} was passed a mask over {seen.num_keys} keys for {num_keys} keys")
     return seen, bias

@@ -16,6 +16,9 @@ CROSS = re.compile(
     r"encoder_attn|encdecattention|crossattention|cross_attn|cross_attention|token_to_image|image_to_token",
     re.IGNORECASE,
 )
+ATTENTION = re.compile(r"Attention|Attn|MultiHead|Multihead")
+# They are called so and attend to nothing: norms, configurations of a layer, projections, pooling by a gate.
+NOT_ATTENTION = re.compile(r"(Output|Norm|Embeddings?|Bias|Projection|Config|Mask|Pooling2d|Gate|Structure)$")
 TOWERS = {
     "vision": ("vision", "visual", "image"),
     "audio": ("audio", "speech"),
@@ -56,12 +59,19 @@ def layer_ids(model: PreTrainedModel) -> dict[int, LayerId]:
     return {id(modules[name]): each for name, each in _numbered(ids, attention).items()}
 
 
+def is_attention(module: nn.Module) -> bool:
+    """Whether a module is called attention and is none of its parts."""
+    name = type(module).__name__
+    return bool(ATTENTION.search(name)) and not NOT_ATTENTION.search(name)
+
+
 def attention_modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     """(dotted name, module) of what is called attention and holds no other such module."""
     for name, module in model.named_modules():
-        within = any("Attention" in type(child).__name__ for child in module.children())
-        if name and type(module).__name__.endswith("Attention") and not within:
-            yield name, module
+        if name and is_attention(module):
+            inner = module.modules()
+            if not any(is_attention(other) for other in inner if other is not module):
+                yield name, module
 
 
 def group_of(name: str) -> str:

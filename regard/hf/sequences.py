@@ -13,6 +13,7 @@ from regard.hf.calls import Call
 from regard.hf.errors import Unsupported
 from regard.hf.layers import LayerId
 from regard.inputs import Inputs
+from regard.mechanism import WeightKind
 from regard.seeing.watching import Watching
 from regard.statistic import View
 
@@ -26,6 +27,14 @@ def continues_unseen(layer: LayerId, first: int, seen: int) -> Unsupported:
 
 
 @dataclass(eq=False)
+class HeadGroup:
+    """Watched heads of a layer that attend by one mechanism: all of them, unless some were swapped."""
+
+    heads: list[int]
+    watching: Watching
+
+
+@dataclass(eq=False)
 class LayerState:
     """A layer, or one of the times that a forward calls it, in the sequence that is running.
 
@@ -36,13 +45,22 @@ class LayerState:
     module: nn.Module
     layer: LayerId
     call_number: int
-    heads: list[int]
-    watching: Watching
+    groups: list[HeadGroup]
     rows_seen: int = 0
     last_key: Tensor | None = None
     view: View | None = None
     query_axis: TokenAxis | None = None
     key_axis: TokenAxis | None = None
+
+    @property
+    def watching(self) -> Watching:
+        """The statistics of a layer whose heads attend by one mechanism."""
+        assert len(self.groups) == 1
+        return self.groups[0].watching
+
+    @property
+    def heads(self) -> list[int]:
+        return [head for group in self.groups for head in group.heads]
 
     def first_row(self, call: Call) -> int:
         """The token that the call's first query is: as its mask says, else the next one where the keys fit."""
@@ -73,6 +91,17 @@ class Step:
     query: TokenAxis
     rows: slice
     key: TokenAxis
+
+    def view(self, kind: WeightKind, heads: int) -> View:
+        """What a statistic may know of the call."""
+        return View(
+            batch=self.query.batch,
+            heads=heads,
+            query=self.query.tokens,
+            key=self.key.tokens,
+            same_axis=self.query is self.key,
+            kind=kind,
+        )
 
 
 def inputs_of(call: Call, step: Step, v: Tensor | None) -> Inputs:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from regard.core import ranges
 from regard.evaluate import weight_kind
 from regard.hf.axes import Axes, TokenAxis
 from regard.hf.calls import Call, read
@@ -19,11 +20,16 @@ from regard.hf.errors import Unsupported
 from regard.hf.filling import fill
 from regard.hf.layers import LayerId, layer_ids, output_projection, value_norms
 from regard.hf.seam import AttentionCall, Handler
-from regard.hf.sequences import LayerState, Step, continues_unseen, inputs_of, within_seen
+from regard.hf.sequences import HeadGroup, LayerState, Step, continues_unseen, inputs_of, within_seen
+from regard.mechanism import Mechanism, WeightKind
+from regard.parts.masks import Full
+from regard.parts.normalisers import Softmax
 from regard.seeing.kept import Kept
 from regard.seeing.trace import Trace
 from regard.seeing.watching import Watching
 from regard.statistic import Statistic, View
+
+NO_MECHANISM = Mechanism("own code", "the model's own", (), Full(), Softmax())
 
 
 class Watcher(Handler):
@@ -75,7 +81,8 @@ class Watcher(Handler):
         if self.watches(layer):
             with aside(call.query):
                 data = within_seen(read(call, layer.name), layer)
-                self.absorb(self.follow(call.module, layer, data), data, output=False)
+                step = self.follow(call.module, layer, data)
+                self.absorb(step, step.state.groups[0], data, output=False)
         return None
 
     def watches(self, layer: LayerId) -> bool:
@@ -85,35 +92,51 @@ class Watcher(Handler):
 
     # ---- one call -----------------------------------------------------------------------------------------------
 
-    def follow(self, module: nn.Module, layer: LayerId, call: Call) -> Step:
-        """Where a call lies in its sequence. Raises Unsupported where it does not continue what came before."""
-        state = self._state(module, layer, call)
+    def follow(self, module: nn.Module, layer: LayerId, call: Call, apart: frozenset[int] = frozenset()) -> Step:
+        """Where a call lies in its sequence. Raises Unsupported where it does not continue what came before.
+
+        apart: heads that attend by another mechanism than the rest, and so are a group of their own.
+        """
+        state = self._state(module, layer, call, apart)
         query, rows, key = self._cross_axes(layer, call) if layer.kind == "cross" else self._self_axes(state, call)
         state.check_continues(call, rows)
         state.rows_seen, state.query_axis, state.key_axis = rows.stop, query, key
         return Step(state, query, rows, key)
 
-    def absorb(self, step: Step, call: Call, output: bool) -> Tensor | None:
-        """Feed one call to its layer's statistics; with output=True also what a fused backend made of it."""
+    def absorb(self, step: Step, group: HeadGroup, call: Call, output: bool) -> Tensor | None:
+        """Feed one call to the statistics of its heads; with output=True also what a fused backend made of it."""
         state = step.state
-        heads = call.of_heads(state.heads)
+        heads = call.of_heads(group.heads)
         x = inputs_of(heads, step, heads.v if output else None)
-        view = View(
-            batch=call.q.shape[0],
-            heads=len(state.heads),
-            query=step.query.tokens,
-            key=step.key.tokens,
-            same_axis=step.query is step.key,
-            kind=weight_kind(heads.mechanism),
-        )
-        scale = self._value_norms(state, call)
-        out = state.watching.absorb(heads.mechanism, x, view, step.rows, call.first_key, scale)
+        view = step.view(weight_kind(heads.mechanism), len(group.heads))
+        scale = self._value_norms(state, group, call)
+        out = group.watching.absorb(heads.mechanism, x, view, step.rows, call.first_key, scale)
         self._note_problems(state.layer, call, view, step.rows)
         state.view = view
         state.last_key = call.k[:, :, -1].clone() if state.layer.kind == "self" else None
         return out
 
-    def _state(self, module: nn.Module, layer: LayerId, call: Call) -> LayerState:
+    def follow_weights(
+        self, module: nn.Module, shape: tuple[int, int, int, int], kind: WeightKind, device: torch.device
+    ) -> tuple[Step, View] | None:
+        """Where weights [B,H,Tq,Tk] that a model made in its own code lie, so that they can be absorbed.
+
+        The hand-over of models off the interface: step.state.watching takes the weights of step.state.heads, the rows
+        step.rows of step.query and all keys of step.key. None: this layer is not watched.
+        """
+        layer = self.ids[id(module)]
+        self.called.add(id(module))
+        if not self.watches(layer):
+            return None
+        batch, heads, num_queries, num_keys = shape
+        q = torch.empty(batch, heads, num_queries, 0, device=device)
+        k = torch.empty(batch, heads, num_keys, 0, device=device)
+        allowed = ranges.full(num_queries, num_keys, device)
+        step = self.follow(module, layer, Call(q, k, k, NO_MECHANISM, allowed, None, 0, None))
+        step.state.view = step.view(kind, len(step.state.heads))
+        return step, step.state.view
+
+    def _state(self, module: nn.Module, layer: LayerId, call: Call, apart: frozenset[int]) -> LayerState:
         """The state that a call continues, or a new one; where the layer starts over, all that ran is set aside."""
         number = self._calls.get(id(module), 0)
         self._calls[id(module)] = number + 1
@@ -124,19 +147,21 @@ class Watcher(Handler):
         if state is not None and state.rows_seen and self._starts_over(call, state):
             self.set_aside()
             state = None
-        return state or self._new_state(module, layer, number, call)
+        if state is None:
+            state = LayerState(module, layer, number, self._groups(layer, call, apart))
+            self.states[(id(module), number)] = state
+        return state
 
-    def _new_state(self, module: nn.Module, layer: LayerId, number: int, call: Call) -> LayerState:
+    def _groups(self, layer: LayerId, call: Call, apart: frozenset[int]) -> list[HeadGroup]:
         num_heads = call.q.shape[1]
         heads = list(range(num_heads)) if self.heads is None else self.heads
         outside = [head for head in heads if not 0 <= head < num_heads]
         if outside:
             raise Unsupported(f"layer {layer.name} has heads 0 to {num_heads - 1}; head {outside[0]} was asked for")
-        fused = observers(self.backend, call.q.device)
-        watching = Watching(self.statistics, fused, Kept(fused) if self.keep else None)
-        state = LayerState(module, layer, number, heads, watching)
-        self.states[(id(module), number)] = state
-        return state
+        parts = [[head for head in heads if (head in apart) == swapped] for swapped in (True, False)]
+        by = observers(self.backend, call.q.device)
+        kept = [Kept(by) if self.keep else None for _ in parts]
+        return [HeadGroup(p, Watching(self.statistics, by, k)) for p, k in zip(parts, kept, strict=True) if p]
 
     def _starts_over(self, call: Call, state: LayerState) -> bool:
         if state.layer.kind == "cross":
@@ -180,7 +205,7 @@ class Watcher(Handler):
 
     # ---- what statistics need besides -----------------------------------------------------------------------------
 
-    def _value_norms(self, state: LayerState, call: Call) -> Tensor | None:
+    def _value_norms(self, state: LayerState, group: HeadGroup, call: Call) -> Tensor | None:
         if all(statistic.of == "weights" for statistic in self.statistics):
             return None
         num_heads, width = call.q.shape[1], call.v.shape[3]
@@ -190,7 +215,7 @@ class Watcher(Handler):
                 f"layer {state.layer.name} has no output projection that can be told for sure, so norm-weighted "
                 "statistics cannot be computed there; use of='weights'"
             )
-        return value_norms(call.v, projection, num_heads)[:, state.heads]
+        return value_norms(call.v, projection, num_heads)[:, group.heads]
 
     def _note_problems(self, layer: LayerId, call: Call, view: View, rows: slice) -> None:
         if not all(math.isfinite(float(t.sum(dtype=torch.float32))) for t in (call.q, call.k)):

@@ -148,3 +148,51 @@ def test_an_edited_mask_is_read_as_it_is_not_as_it_was_asked_for() -> None:
         first, second = (trace.weights(layer, 0, batch=1) for layer in trace.layers)
         assert float(first[6:, 5].min()) > 0
         assert float(second[:, 5].abs().max()) == 0
+
+
+def test_some_layers_and_heads_are_swapped_and_others_watched() -> None:
+    model, inputs = BY_NAME["llama"].build(), feed(BY_NAME["llama"], padding="left")
+    settings: dict[str, Any] = {"mechanism": "window(3)", "swap_layers": [0], "swap_heads": [2, 1]}
+    with torch.no_grad():
+        with attach(model) as own:
+            model(**inputs)
+        with attach(model, mechanism="window(3)") as everywhere:
+            model(**inputs)
+        with attach(model, **settings) as trace:
+            model(**inputs)
+        with attach(model, **settings, heads=[3, 1]) as some:
+            model(**inputs)
+    first = trace.layers[0]
+    assert first.heads == [0, 1, 2, 3]
+    for head in range(4):
+        of = everywhere if head in (1, 2) else own
+        expected = of.weights(0, head, batch=1)
+        assert torch.allclose(trace.weights(0, head, batch=1), expected, atol=1e-6)
+        assert torch.allclose(first.summaries["entropy"][1, head], of.layers[0].summaries["entropy"][1, head])
+    assert some.layers[0].heads == [3, 1]
+    assert torch.allclose(some.weights(0, 1), everywhere.weights(0, 1), atol=1e-6)
+    assert torch.allclose(some.weights(0, 3), own.weights(0, 3), atol=1e-6)
+    assert bool((trace.weights(1, 0, batch=1)[10] > 0).all())  # layer 1 is not swapped
+
+
+def test_layers_that_are_not_swapped_keep_their_own_function() -> None:
+    model, inputs = BY_NAME["llama"].build(), feed(BY_NAME["llama"], padding="left")
+    with torch.no_grad():
+        plain = model(**inputs)
+        with attach(model, mechanism="window(99)", swap_layers=[]):
+            assert_same_bits(plain, model(**inputs))
+        with attach(model, mechanism="window(99)", swap_heads=[1]) as trace:
+            near = model(**inputs)
+    assert trace.made["output"] != "the model's own attention"
+    valid = inputs["attention_mask"].bool()
+    assert torch.allclose(plain.logits[valid], near.logits[valid], atol=1e-3)
+    with pytest.raises(Unsupported, match="give mechanism="), attach(model, swap_heads=[1]):
+        pass
+    with (
+        pytest.raises(Unsupported, match="one mechanism a layer"),
+        attach(model, keep="qk", **{"mechanism": "causal", "swap_heads": [1]}),
+    ):
+        pass
+    asked = attach(model, mechanism="causal", swap_heads=[9])
+    with torch.no_grad(), pytest.raises(Unsupported, match="head 9 was to be"), asked:
+        model(**inputs)
