@@ -30,10 +30,7 @@ WeightKind = Literal["distribution", "subunit", "nonnegative", "signed"]
 
 
 class Prepare(Protocol):
-    """Once over the whole call, O(tokens). scope "token" may be applied when a key enters a cache."""
-
-    @property
-    def scope(self) -> Literal["token", "sequence"]: ...
+    """Once over the whole call, O(tokens)."""
 
     def __call__(self, x: Inputs) -> Inputs: ...
 
@@ -72,14 +69,11 @@ class Normaliser(Protocol):
 
 
 class Adjust(Protocol):
-    """Weights [B,H,Tq,Tk] -> weights [B,H',Tq,Tk]. scope "pair" is elementwise, "heads" mixes all heads.
+    """Weights [B,H,Tq,Tk] -> weights [B,H',Tq,Tk].
 
     Optional attributes: `kind`, what the weights are afterwards; `training_noise = True` (dropout):
     such a part acts on the output, and the weights that are shown are those before it.
     """
-
-    @property
-    def scope(self) -> Literal["pair", "heads"]: ...
 
     def __call__(self, weights: Tensor, tile: Tile) -> Tensor: ...
 

@@ -127,4 +127,8 @@ ROWS = (
     Row("rotary", oracles.rotary, lowers=True),
     Row("alibi", oracles.alibi, lowers=True),
     Row("t5", oracles.t5, lowers=True),
+    Row("rotary_tables", oracles.rotary_tables, lowers=True),
+    Row("forgetting", oracles.forgetting),
+    Row("trilinear", oracles.trilinear, lowers=True),
+    Row("normmax", oracles.normmax),
 )

@@ -13,7 +13,6 @@ from regard.explain.record import Panel, Step
 from regard.explain.steps import cells
 from regard.inputs import Inputs, inputs
 from regard.mechanism import Mechanism
-from regard.parts.features import PositiveFeatures
 from regard.parts.masks import And, Blocks, Documents, Not, Or, RandomBlocks
 from regard.parts.relative import Span
 from regard.protocol import Attention
@@ -83,9 +82,15 @@ def pairs(attention: Attention) -> list[tuple[int, int]] | None:
 
 
 def _decided_elsewhere(mechanism: Mechanism) -> bool:
-    """Whether a prepare chooses among the keys, or the mask holds tensors. Features leave the keys where they are."""
-    choosing = (part for part in mechanism.prepare if not isinstance(part, PositiveFeatures))
-    return _held(mechanism.mask) or any(getattr(part, "scope", "") == "sequence" for part in choosing)
+    """Whether the mask holds tensors, or a prepare chooses among the keys or makes others of them."""
+    if _held(mechanism.mask):
+        return True
+    x = inputs(*(torch.ones(1, 2, 4, 4) for _ in range(3)))
+    try:
+        made = prepared(mechanism, x)
+    except ValueError:  # it takes other inputs than plain ones, and leaves the keys to the mask
+        return False
+    return made.allowed is not None or made.key_axis == "slots" or made.k.shape[2] != x.k.shape[2]
 
 
 def _held(mask: object) -> bool:

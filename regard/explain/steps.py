@@ -18,7 +18,7 @@ from regard.mechanism import Mechanism
 from regard.parts.masks import And, Band, FirstKeys, Full, Not, Or
 from regard.parts.normalisers import Softmax
 from regard.parts.prepare import KeyHeads
-from regard.parts.scores import Dot, MixScores
+from regard.parts.scores import Dot
 from regard.run import reference
 
 
@@ -72,7 +72,7 @@ def mask_meaning(mask: Any) -> str:
 def heads_meet(mechanism: Mechanism) -> bool:
     """Whether one head's numbers cannot be followed without another's."""
     parts: tuple[Any, ...] = (*mechanism.adjust, *mechanism.score, *mechanism.prepare)
-    return any(getattr(part, "scope", "") == "heads" or isinstance(part, MixScores | KeyHeads) for part in parts)
+    return any(getattr(part, "mixes_heads", False) or isinstance(part, KeyHeads) for part in parts)
 
 
 def cells(values: Tensor, allowed: Tensor | None = None) -> list[list[float | None]]:

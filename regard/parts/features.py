@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from regard.inputs import Inputs
-from regard.parts.prepare import Scope
 from regard.parts.scores import widened
 
 
@@ -48,7 +46,6 @@ class PositiveFeatures:
 
     count: int = 256
     seed: int = 0
-    scope: ClassVar[Scope] = "sequence"
 
     def __post_init__(self) -> None:
         if self.count < 1:

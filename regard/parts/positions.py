@@ -129,11 +129,15 @@ def rotary_frequencies(width: int, base: float = 10_000.0) -> Tensor:
 def rotate(x: Tensor, positions: Tensor, frequencies: Tensor, interleaved: bool = False) -> Tensor:
     """R(p) x: each pair of dimensions turned by p·θ. x [B,H,T,D], positions [B,T]; pairs (i, i + width/2), as in Llama,
     or neighbours with interleaved=True, as in the paper. Dimensions beyond 2·len(θ) are left."""
-    half = frequencies.shape[0]
     angle = positions[:, None, :, None].to(torch.float64) * frequencies.to(positions.device)
-    cos, sin = angle.cos().to(x.dtype), angle.sin().to(x.dtype)
-    turned, rest = x[..., : 2 * half], x[..., 2 * half :]
-    a, b = (turned[..., ::2], turned[..., 1::2]) if interleaved else (turned[..., :half], turned[..., half:])
+    return turned(x, angle.cos().to(x.dtype), angle.sin().to(x.dtype), interleaved)
+
+
+def turned(x: Tensor, cos: Tensor, sin: Tensor, interleaved: bool = False) -> Tensor:
+    """Each pair of dimensions of x [B,H,T,D] turned by cosines and sines [B or 1,1,T,width / 2]."""
+    half = cos.shape[-1]
+    paired, rest = x[..., : 2 * half], x[..., 2 * half :]
+    a, b = (paired[..., ::2], paired[..., 1::2]) if interleaved else (paired[..., :half], paired[..., half:])
     pairs = (a * cos - b * sin, b * cos + a * sin)
     joined = torch.stack(pairs, -1).flatten(-2) if interleaved else torch.cat(pairs, -1)
     return torch.cat([joined, rest], -1)

@@ -46,6 +46,8 @@ FILES = (
     "retention",
     "delta",
     "titans",
+    "forgetting",
+    "trilinear",
     "differential",
     "talking_heads",
     "mixtures",
