@@ -16,14 +16,14 @@ from regard.statistic import Of, Statistic, View
 class Asked:
     """The statistics that mean something in a call, and why the others do not, by label.
 
-    records: distinct core records; fused: the statistics that state some, each with where its own lie among them;
-    open: those that state none. counted: bool [B,rows], False for rows of padding.
+    records: distinct core records; fused: the statistics that state some, their labels, and where their own lie among
+    them; open: those that state none. counted: bool [B,rows], False for rows of padding.
     """
 
     defined: tuple[Statistic, ...]
     undefined: Mapping[str, str]
     records: tuple[core.CoreStatistic, ...]
-    fused: tuple[tuple[Statistic, tuple[int, ...]], ...]
+    fused: tuple[tuple[Statistic, str, tuple[int, ...]], ...]
     open: tuple[Statistic, ...]
     counted: Tensor
 
@@ -44,8 +44,8 @@ def _asked(statistics: Sequence[Statistic], view: View, rows: slice) -> Asked:
     defined = tuple(s for s in statistics if reasons[s.label] is None)
     stated = [(s, records) for s in defined if (records := s.core(view, rows)) is not None]
     records, at = _without_repeats([group for _, group in stated])
-    fused = tuple((s, places) for (s, _), places in zip(stated, at, strict=True))
-    states_some = {s.label for s, _ in fused}
+    fused = tuple((s, s.label, places) for (s, _), places in zip(stated, at, strict=True))
+    states_some = {label for _, label, _ in fused}
     return Asked(
         defined,
         {label: reason for label, reason in reasons.items() if reason is not None},

@@ -6,8 +6,9 @@ random number and computes its own row maxima and sums.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -15,30 +16,16 @@ from torch import Tensor
 from regard import core
 from regard.evaluate import prepared
 from regard.inputs import Inputs
-from regard.lower import lower
 from regard.mechanism import Mechanism
 from regard.run import strips
 from regard.run.backend import Backend, PassedOver
 from regard.run.output import Output
 from regard.seeing.asked import Asked, asked
 from regard.seeing.kept import Kept
-from regard.statistic import Block, State, Statistic, View, Walked
+from regard.seeing.step import Step, Where, step
+from regard.statistic import Block, Of, State, Statistic, View, Walked
 
-
-@dataclass(frozen=True, eq=False)
-class Seen:
-    """One call of a layer's attention: x holds the queries of slots `rows` and the keys from slot `first_key` on.
-
-    lowered: the same in core records, or why not. key_scale: ‖v_j W_O‖ float32 [B,H,Tk], or None for plain weights.
-    """
-
-    mechanism: Mechanism
-    x: Inputs
-    lowered: core.Plan | core.Refusal
-    view: View
-    rows: slice
-    first_key: int
-    key_scale: Tensor | None = None
+ORDER: tuple[Of, ...] = ("weights", "norm")
 
 
 @dataclass(eq=False)
@@ -67,95 +54,84 @@ class Watching:
         key_scale: ‖v_j W_O‖ float32 [B,H,Tk], needed only by norm-weighted statistics. Where x has values, the output
         [B,H,Tq,Dv] that the fused backend made in the same walk (the bits it gives unwatched), or None if it did not.
         """
-        x = prepared(mechanism, x)
-        mechanism = mechanism.replace(prepare=(), mix=mechanism.mix if x.v is not None else None)
-        call = Seen(mechanism, x, lower(mechanism, x), view, rows, first_key)
-        weightings = {s.of for s in self.statistics} or ({"weights"} if self.kept is not None else set())
-        results = []
-        for of in sorted(weightings, reverse=True):  # plain weights first
-            scaled = replace(call, key_scale=key_scale) if of == "norm" else call
-            results.append(self._absorb(scaled, asked(self.statistics, of, view, rows)))
-        walked = [result for result in results if result is not None]
-        if self.kept is not None:
-            self._keep(self.kept, call, walked)
-        return next((result.out for result in walked if result.out is not None), None)
+        if mechanism.prepare:
+            x, mechanism = prepared(mechanism, x), mechanism.replace(prepare=())
+        if x.v is None and mechanism.mix is not None:
+            mechanism = mechanism.replace(mix=None)
+        at = Where(view, rows, first_key)
+        states: list[Output] = []
+        for of in self._weightings:
+            scale = key_scale if of == "norm" else None
+            wanted = asked(self.statistics, of, view, rows)
+            for label in wanted.undefined:
+                self.undefined[label] = wanted.undefined[label]
+                self.states.pop(label, None)
+            now = step(mechanism, x, at, wanted, self.fused, self.kept is not None, scale)
+            result = self._walk(now, wanted, at)
+            if result is not None:
+                states.append(result)
+            left = wanted.open if result is not None else wanted.defined
+            if left:
+                self._absorb_strips(mechanism, x, at, scale, left)
+            if self.kept is not None and of == self._weightings[0]:
+                self._keep(self.kept, mechanism, x, at, now.lowered, result)
+        return next((result.out for result in states if result.out is not None), None)
 
-    def _keep(self, kept: Kept, call: Seen, walked: Sequence[Output]) -> None:
-        if isinstance(call.lowered, core.Refusal):
-            kept.add_open(call.rows, call.first_key, call.mechanism, call.x)
+    @cached_property
+    def _weightings(self) -> tuple[Of, ...]:
+        """Plain weights first; those as well where nothing but queries and keys is kept."""
+        every = {statistic.of for statistic in self.statistics}
+        if not every and self.kept is not None:
+            return ("weights",)
+        return tuple(of for of in ORDER if of in every)
+
+    def _keep(
+        self,
+        kept: Kept,
+        mechanism: Mechanism,
+        x: Inputs,
+        at: Where,
+        lowered: core.Plan | core.Refusal,
+        result: Output | None,
+    ) -> None:
+        if isinstance(lowered, core.Refusal):
+            kept.add_open(at.rows, at.first_key, mechanism, x)
             return
-        state = (walked[0].row_max, walked[0].row_log_sum) if walked else (None, None)
-        kept.add(call.lowered, call.rows, call.first_key, state)
+        state = (None, None) if result is None else (result.row_max, result.row_log_sum)
+        kept.add(lowered, at.rows, at.first_key, state)
 
-    def _absorb(self, call: Seen, wanted: Asked) -> Output | None:
-        for label, reason in wanted.undefined.items():
-            self.undefined[label] = reason
-            self.states.pop(label, None)
-        for statistic in wanted.open:
-            self._left_to_strips(f"{statistic.label}: is a statistic with no form in the core vocabulary")
-        result = self._walk(call, wanted)
-        left = wanted.open if result is not None else wanted.defined
-        if left:
-            self._absorb_strips(call, left)
-        return result
-
-    def _join(self, statistic: Statistic, state: State) -> None:
+    def join(self, statistic: Statistic, label: str, state: State) -> None:
         """Merge the state of some cells into the statistic's own."""
-        label = statistic.label
         if label in self.undefined:
             return
         before = self.states.get(label)
         self.states[label] = state if before is None else statistic.merge(before, state)
 
-    # ---- fused backends -----------------------------------------------------------------------------------------
-
-    def _walk(self, call: Seen, wanted: Asked) -> Output | None:
+    def _walk(self, now: Step, wanted: Asked, at: Where) -> Output | None:
         """Reduce on a fused backend what states core records; None where there is none that can."""
-        if not self.fused or not (wanted.records or (self.kept is not None and not wanted.open)):
+        if now.passed_over:
+            self.passed_over |= now.passed_over
+        if now.backend is None:
             return None
-        plan = call.lowered
-        if wanted.records and (call.first_key != 0 or call.x.k.shape[2] != call.view.key.length):
-            self._left_to_strips("keys: are a part of their axis, and weights are reduced along all of it")
-            return None
-        if isinstance(plan, core.Refusal):
-            self._left_to_strips(str(plan))
-            return None
-        watch = core.Watch(wanted.records, call.key_scale, wanted.counted)
-        backend = self._first_that_can(plan, watch)
-        if backend is None:
-            return None
-        result = backend.run(plan, watch, output=plan.v is not None)
-        self.used.add(backend.name)
+        plan = now.lowered
+        assert isinstance(plan, core.Plan)
+        result = now.backend.walk(plan, now.watch, plan.v is not None)
+        self.used.add(now.backend.name)
         if result.out is not None:
-            self.output_by.add(backend.name)
-        walked = Walked(call.view, call.rows, plan.ranges, wanted.counted)
-        for statistic, at in wanted.fused:
-            self._join(statistic, statistic.of_results(tuple(result.statistics[i] for i in at), walked))
+            self.output_by.add(now.backend.name)
+        walked = Walked(at.view, at.rows, plan.ranges, wanted.counted)
+        for statistic, label, indices in wanted.fused:
+            results = tuple(result.statistics[i] for i in indices)
+            self.join(statistic, label, statistic.of_results(results, walked))
         return result
-
-    def _first_that_can(self, plan: core.Plan, watch: core.Watch) -> Backend | None:
-        reasons: dict[str, str] = {}
-        for backend in self.fused:
-            reason = backend.refuses(plan, watch, False)
-            if reason is None:
-                self._note(backend.name, reasons)
-                return backend
-            reasons[backend.name] = reason
-        self._note("strips", reasons)
-        return None
-
-    def _left_to_strips(self, reason: str) -> None:
-        self._note("strips", {backend.name: reason for backend in self.fused})
-
-    def _note(self, taken: str, reasons: Mapping[str, str]) -> None:
-        if reasons:
-            self.passed_over |= {PassedOver(name, taken, reason) for name, reason in reasons.items()}
 
     # ---- strips -------------------------------------------------------------------------------------------------
 
-    def _absorb_strips(self, call: Seen, wanted: Sequence[Statistic]) -> None:
+    def _absorb_strips(
+        self, mechanism: Mechanism, x: Inputs, at: Where, scale: Tensor | None, wanted: Sequence[Statistic]
+    ) -> None:
         self.used.add("strips")
-        view, rows, first_key, scale = call.view, call.rows, call.first_key, call.key_scale
+        view, rows, first_key = at.view, at.rows, at.first_key
 
         def absorb(strip: slice, keys: slice, weights: Tensor, allowed: Tensor | None) -> None:
             at_rows = slice(rows.start + strip.start, rows.start + strip.stop)
@@ -163,7 +139,7 @@ class Watching:
             part = None if scale is None else scale[:, :, keys]
             self._absorb_block(weights, allowed, at_rows, at_keys, view, part, wanted)
 
-        strips.attend(call.mechanism, call.x, output=False, absorb=absorb, strip_bytes=8 << 20)
+        strips.attend(mechanism, x, output=False, absorb=absorb, strip_bytes=8 << 20)
 
     def _absorb_block(
         self,
@@ -183,7 +159,7 @@ class Watching:
             weights = weights * scale[:, :, None]
         block = Block(weights, allowed, rows, keys, query, view.key.part(keys))
         for statistic in wanted:
-            self._join(statistic, statistic.of_block(block, view))
+            self.join(statistic, statistic.label, statistic.of_block(block, view))
 
     def finish(self, view: View) -> tuple[dict[str, dict[str, Tensor]], dict[str, Tensor]]:
         """(results, summaries) by label."""
