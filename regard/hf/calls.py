@@ -77,8 +77,10 @@ def read(call: AttentionCall, where: str) -> Call:
         terms.append(Softcap(float(keywords["softcap"])))
     if bias is not None:
         terms.append(Table(bias))
-    sink = next((widened(keywords[name].detach()) for name in SINKS if keywords.get(name) is not None), None)
-    if sink is not None and sink.ndim == 4:
+    sink: Tensor | float | None = next(
+        (widened(keywords[name].detach()) for name in SINKS if keywords.get(name) is not None), None
+    )
+    if isinstance(sink, Tensor) and sink.ndim == 4:
         # a logit for each query: e^s / (e^σ + Σ e^s) = e^(s - σ) / (1 + Σ e^(s - σ))
         terms.append(Table(-sink.expand(-1, -1, -1, key.shape[2])))
         sink = 0.0

@@ -6,7 +6,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
 
 from torch import Tensor
 
@@ -91,10 +90,6 @@ def resolved(mechanism: Attention | str) -> Attention:
     if not callable(getattr(mechanism, "attend", None)):
         raise UserError(
             f"a mechanism is a record such as regard.zoo makes or a text such as 'causal & window(64)', "
-            f"got {_shown(mechanism)}"
+            f"got {None if mechanism is None else type(mechanism).__name__}"
         )
     return mechanism
-
-
-def _shown(value: Any) -> str:
-    return "None" if value is None else f"a {type(value).__name__}"

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 
 import pytest
 import torch
-from regard.parts.standard import standard as mechanism_of
 from torch import Tensor
 
 from regard.core.layout import Ragged
 from regard.inputs import inputs, packed_inputs
 from regard.parts import masks
+from regard.parts.defaults import mechanism_with as mechanism_of
 from regard.run.choose import observers
 from regard.seeing.batch import Batch
 from regard.seeing.statistics import Entropy, standard

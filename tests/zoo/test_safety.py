@@ -145,7 +145,7 @@ def test_a_gate_that_does_not_fit_is_one_sentence(name: str, gates: dict[str, tu
 
 def test_what_is_no_mechanism_is_one_sentence() -> None:
     q = torch.randn(1, 2, 3, 4)
-    for given, said in ((None, "got None"), (3, "got 3"), (torch.ones(3), "got tensor")):
+    for given, said in ((None, "got None"), (3, "got int"), (torch.ones(3), "got Tensor")):
         for call in (lambda g: regard.attention(q, q, q, g), lambda g: regard.weights(q, q, g)):
             with pytest.raises(regard.errors.UserError, match=f"a mechanism is a record .* {said}"):
                 call(given)
