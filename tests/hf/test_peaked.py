@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from regard.hf.kept import Kept
+from regard.seeing.kept import Kept
 from torch import Tensor
 
 from regard.hf import watcher
