@@ -1,7 +1,7 @@
 """See, swap and serve the attention of any transformer.
 
 regard.attention and regard.weights need torch alone; regard.attach and regard.see also need transformers
-(pip install 'regard[hf]').
+(pip install 'regard[hf]'). Names are imported when they are first used, so that the command starts at once.
 """
 
 from __future__ import annotations
@@ -9,17 +9,16 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from regard.inputs import Inputs
-from regard.mechanism import Mechanism
-from regard.run.attention import attention, weights
-from regard.seeing.trace import Trace, TraceError
-from regard.statistic import Statistic
-
 if TYPE_CHECKING:
     from regard.hf.attach import attach
     from regard.hf.calls import Unsupported
     from regard.hf.load import load
     from regard.hf.see import see
+    from regard.inputs import Inputs
+    from regard.mechanism import Mechanism
+    from regard.run.attention import attention, weights
+    from regard.seeing.trace import Trace, TraceError
+    from regard.statistic import Statistic
 
 __version__ = "0.1.0"
 __all__ = [
@@ -36,25 +35,36 @@ __all__ = [
     "weights",
 ]
 
-_LAZY = {"attach": "hf.attach", "see": "hf.see", "load": "hf.load", "Unsupported": "hf.calls"}
+_HOME = {
+    "Inputs": "inputs",
+    "Mechanism": "mechanism",
+    "Statistic": "statistic",
+    "Trace": "seeing.trace",
+    "TraceError": "seeing.trace",
+    "Unsupported": "hf.calls",
+    "attach": "hf.attach",
+    "attention": "run.attention",
+    "load": "hf.load",
+    "see": "hf.see",
+    "weights": "run.attention",
+}
+_ROOMS = ("bench", "core", "explain", "hf", "nn", "parts", "run", "seeing", "text", "view", "zoo")
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _LAZY:
+    if name in _ROOMS:
+        return importlib.import_module(f"regard.{name}")
+    if name not in _HOME:
         raise AttributeError(f"module 'regard' has no attribute {name!r}")
     try:
-        module = importlib.import_module(f"regard.{_LAZY[name]}")
+        module = importlib.import_module(f"regard.{_HOME[name]}")
     except ModuleNotFoundError as error:
         if (error.name or "").split(".")[0] == "regard":
             raise
         raise ImportError(f"regard.{name} needs {error.name}: pip install 'regard[hf]'") from None
-    return getattr(module, name)
+    value = globals()[name] = getattr(module, name)
+    return value
 
 
-def _notebook(trace: Trace) -> str:
-    from regard.view.notebook import notebook
-
-    return notebook(trace)
-
-
-Trace.to_html = staticmethod(_notebook)
+def __dir__() -> list[str]:
+    return sorted([*__all__, "__version__"])

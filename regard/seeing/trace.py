@@ -14,11 +14,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
-from typing import Any, BinaryIO, ClassVar, Literal
+from typing import Any, BinaryIO, Literal, overload
 
 from torch import Tensor
 
 from regard.errors import UserError
+from regard.seeing.drawn import Drawn
 from regard.statistic import Axis, Statistic
 
 FORMAT = "regard trace 1"
@@ -62,7 +63,7 @@ class About:
         return About(statistic.name, statistic.formula, statistic.unit, statistic.shape)
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class Layer:
     """One attention module. kind: "self" or "cross"; stack: "decoder", "encoder", or a tower's name.
 
@@ -88,6 +89,9 @@ class Layer:
         """Short and unique in its trace, such as "decoder 3" or "decoder 3 cross"."""
         return f"{self.stack} {self.index}" + (" cross" if self.kind == "cross" else "")
 
+    def __repr__(self) -> str:
+        return f"Layer({self.title!r}, {len(self.heads)} heads, {', '.join(self.results) or 'nothing watched'})"
+
     def head_place(self, head: int) -> int:
         """Where a head lies in the results. Raises TraceError for a head that was not watched."""
         if head not in self.heads:
@@ -95,8 +99,8 @@ class Layer:
         return self.heads.index(head)
 
 
-@dataclass(eq=False)
-class Trace:
+@dataclass(eq=False, repr=False)
+class Trace(Drawn):
     """What was seen: `layers` in the order the model runs them, `axes` by name, `statistics` by label.
 
     made: how it came about (model class, backend, dtype, versions …), all JSON. earlier: Traces of sequences that
@@ -110,8 +114,6 @@ class Trace:
     made: dict[str, Any] = field(default_factory=dict)
     earlier: list[Trace] = field(default_factory=list)
     refresh: Callable[[Trace], None] | None = None  # while attached: finishes the statistics as of now
-
-    to_html: ClassVar[Callable[[Trace], str] | None] = None  # set by the package's top level, for notebooks
 
     def layer(self, index: int, kind: Literal["self", "cross"] = "self", stack: str | None = None) -> Layer:
         """The layer of a stack (by default the first one that matches). Raises TraceError naming what there is."""
@@ -134,12 +136,33 @@ class Trace:
             for place, head in enumerate(layer.heads)
         ]
 
-    def __getitem__(self, label: str) -> list[dict[str, Tensor]]:
-        """The finished tensors of a statistic, one entry per layer (empty where it is undefined)."""
-        self._known(label)
-        return [layer.results.get(label, {}) for layer in self.layers]
+    @property
+    def batches(self) -> int:
+        """How many sequences were seen together."""
+        return max((tokens.axis.positions.shape[0] for tokens in self.axes.values()), default=1)
+
+    @property
+    def tokens(self) -> dict[str, list[str]]:
+        """The tokens of the first sequence along each axis, by the axis' name; `axes` holds those of the others."""
+        return {name: list(tokens.text[0]) if tokens.text else [] for name, tokens in self.axes.items()}
+
+    @overload
+    def __getitem__(self, which: int) -> Layer: ...
+
+    @overload
+    def __getitem__(self, which: str) -> list[dict[str, Tensor]]: ...
+
+    def __getitem__(self, which: int | str) -> Layer | list[dict[str, Tensor]]:
+        """By a number, that layer, as `layer` gives it; by a label, the finished tensors of that statistic, one entry
+        a layer (empty where it is undefined)."""
+        if isinstance(which, int):
+            return self.layer(which)
+        self._known(which)
+        return [layer.results.get(which, {}) for layer in self.layers]
 
     def _known(self, label: str) -> None:
+        if self.refresh is not None:
+            self.refresh(self)
         if label not in self.statistics:
             raise TraceError(f"{label!r} was not watched; watched: {', '.join(self.statistics) or 'nothing'}")
 
@@ -174,9 +197,6 @@ class Trace:
             )
         begin_end = [slice(*part.indices(size)) for part, size in zip((rows, keys), sizes, strict=True)]
         return found.rectangle(batch, place, *begin_end)
-
-    def _repr_html_(self) -> str | None:
-        return None if Trace.to_html is None else Trace.to_html(self)
 
     def __repr__(self) -> str:
         lengths = ", ".join(f"{name} {tokens.axis.length}" for name, tokens in self.axes.items())

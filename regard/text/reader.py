@@ -7,8 +7,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+from regard.errors import UserError
 
-class TextError(ValueError):
+
+class TextError(UserError):
     """A text that does not say an attention: one sentence, and the place."""
 
     def __init__(self, reason: str, text: str, start: int, end: int) -> None:

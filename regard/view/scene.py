@@ -98,7 +98,7 @@ def scene(trace: Trace, batch: int = 0, statistic: str | None = None, limit: int
 
 def check_batch(trace: Trace, batch: int) -> int:
     """How many sequences the Trace holds. Raises TraceError if `batch` is not one of them."""
-    batches = max((tokens.axis.positions.shape[0] for tokens in trace.axes.values()), default=1)
+    batches = trace.batches
     if not 0 <= batch < batches:
         raise TraceError(f"batch place {batch} is not there; the trace holds {words.plural(batches, 'sequence')}")
     return batches

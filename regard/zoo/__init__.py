@@ -8,6 +8,7 @@ from __future__ import annotations
 from difflib import get_close_matches
 from importlib import import_module
 
+from regard.errors import UserError
 from regard.zoo.card import Card, Family, Sizes
 
 FILES = (
@@ -62,7 +63,7 @@ def card(name: str) -> Card:
     """The card of a mechanism by its standard name; an unknown one is refused, the closest known one offered."""
     if name not in CATALOGUE:
         close = get_close_matches(name, CATALOGUE, n=1, cutoff=0.5)
-        raise ValueError(f"no mechanism {name!r}" + (f"; did you mean {close[0]!r}?" if close else ""))
+        raise UserError(f"no mechanism {name!r}" + (f"; did you mean {close[0]!r}?" if close else ""))
     return CATALOGUE[name]
 
 

@@ -10,7 +10,7 @@ from regard.errors import UserError
 
 def writable(path: Path, formats: tuple[str, ...]) -> Path:
     """A file that can be written, its format told by its extension. Raises UserError before any work is done."""
-    if path.suffix not in formats:
+    if path.suffix.lower() not in formats:
         raise UserError(f"cannot tell what to write to {path}: its name must end in {', '.join(formats)}")
     try:
         if not path.parent.is_dir():

@@ -1,0 +1,17 @@
+"""What verbs print: progress on standard error, a result as JSON or as a table on standard output."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from typing import Any
+
+
+def progress(line: str) -> None:
+    print(line, file=sys.stderr)
+
+
+def result_of(result: dict[str, Any], as_json: bool, table: Callable[[dict[str, Any]], list[list[str]]]) -> None:
+    """Print a result whole as JSON, or its table, one line a row."""
+    print(json.dumps(result) if as_json else "\n".join(" | ".join(line) for line in table(result)))

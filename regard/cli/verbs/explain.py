@@ -1,0 +1,58 @@
+"""`regard explain`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from regard.cli.arguments import writable
+from regard.errors import UserError
+
+if TYPE_CHECKING:
+    from regard.explain import Explanation
+
+
+def explain(
+    name: Annotated[
+        str | None, typer.Argument(help='A mechanism, or a text form such as "causal & window(4) | sinks(1)".')
+    ] = None,
+    text: Annotated[str | None, typer.Argument(help="The words of the worked example.")] = None,
+    out: Annotated[list[Path] | None, typer.Option(help="File to write: html, png, svg or json. Repeatable.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the explanation, or the catalogue, as JSON.")] = False,
+) -> None:
+    """Explain a mechanism: equation, source, cost, what it can attend to, and every step on a sentence.
+
+    Without arguments: the catalogue, by family.
+    """
+    from regard.explain import build, terminal
+
+    files = [writable(path, (".html", ".png", ".svg", ".json")) for path in out or ()]
+    if name is None:
+        if files:
+            raise UserError("there is nothing to write without a NAME; say which mechanism to explain")
+        found = {family: dict(entries) for family, entries in build.listing()}
+        print(json.dumps(found, ensure_ascii=False)) if as_json else terminal.catalogue()
+        return
+    made = build.explain(name, build.SENTENCE if text is None else text)
+    print(json.dumps(made.json(), ensure_ascii=False)) if as_json else terminal.show(made)
+    for path in files:
+        _write_explanation(path, made)
+        print(path, file=sys.stderr if as_json else sys.stdout)
+
+
+def _write_explanation(path: Path, made: Explanation) -> None:
+    from regard.explain.image import image
+    from regard.explain.page import html
+    from regard.seeing.trace import write_whole
+
+    kind = path.suffix.lower()
+    if kind == ".html":
+        write_whole(path, html(made))
+    elif kind == ".json":
+        write_whole(path, json.dumps(made.json()))
+    else:
+        write_whole(path, image(made, kind[1:]))
