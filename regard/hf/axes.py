@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from regard.hf.calls import Unsupported
+from regard.hf.pieces import texts
 from regard.seeing.trace import Tokens
 from regard.statistic import Axis
 
@@ -140,20 +141,8 @@ class Axes:
         if axis.ids is None:
             text = [[str(slot) for slot in range(axis.length)]] * axis.positions.shape[0]
         else:
-            text = [[token_text(self.tokenizer, i) for i in row] for row in axis.ids.tolist()]
+            text = [texts(self.tokenizer, row) for row in axis.ids.tolist()]
         return Tokens(text, axis, kind)
-
-
-def token_text(tokenizer: Any, token_id: int) -> str:
-    """A token as a person reads it: its own leading space kept, byte pieces decoded; its number without a tokenizer."""
-    if tokenizer is None:
-        return str(token_id)
-    piece = tokenizer.convert_ids_to_tokens(token_id)
-    if piece is None:
-        return str(token_id)
-    if "▁" in piece or token_id in tokenizer.all_special_ids:
-        return str(piece).replace("▁", " ")
-    return str(tokenizer.decode([token_id], clean_up_tokenization_spaces=False)) or str(piece)
 
 
 def _pretrained(model: PreTrainedModel) -> list[tuple[str, PreTrainedModel]]:

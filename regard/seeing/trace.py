@@ -26,6 +26,7 @@ FORMAT = "regard trace 1"
 NO_CHECKSUM = "00000000"
 
 AXIS_PARTS = ("positions", "valid", "ids", "special")
+MEDIA_PARTS = ("picture", "wave")
 LAYER_FIELDS = ("name", "index", "kind", "stack", "heads", "query_axis", "key_axis", "undefined")
 
 Results = dict[str, dict[str, Tensor]]
@@ -41,12 +42,23 @@ class Tokens:
     """What lies along an axis: text[b][t], and the axis as statistics saw it.
 
     kind: words for "text"; image patches (grid: rows × columns, one leading token may not be a patch), sound frames.
+    prompt: slots before this one came with the input, those from it on were generated. picture: what the patches were
+    cut from, uint8 [B, height, width, 3]; wave: the sound under the frames as lowest and highest sample of each bin,
+    float32 [B, bins, 2], `seconds` long in all.
     """
 
     text: list[list[str]]
     axis: Axis
     kind: Literal["text", "patches", "frames"] = "text"
     grid: tuple[int, int] | None = None
+    prompt: int | None = None
+    seconds: float | None = None
+    picture: Tensor | None = None
+    wave: Tensor | None = None
+
+    def about(self) -> dict[str, Any]:
+        """What a file's header says of it; the tensors are saved beside."""
+        return {name: getattr(self, name) for name in ("text", "kind", "grid", "prompt", "seconds")}
 
 
 @dataclass(frozen=True)
@@ -211,6 +223,7 @@ class Trace(Drawn):
         tensors: dict[str, Tensor] = {}
         for name, tokens in self.axes.items():
             parts = {part: getattr(tokens.axis, part) for part in AXIS_PARTS}
+            parts |= {part: getattr(tokens, part) for part in MEDIA_PARTS}
             tensors |= {f"axis/{name}/{part}": value for part, value in parts.items() if value is not None}
         for number, layer in enumerate(self.layers):
             for label, results in layer.results.items():
@@ -226,7 +239,7 @@ class Trace(Drawn):
             "model": self.model,
             "made": self.made,
             "statistics": {label: vars(about) for label, about in self.statistics.items()},
-            "axes": {n: {"text": t.text, "kind": t.kind, "grid": t.grid} for n, t in self.axes.items()},
+            "axes": {name: tokens.about() for name, tokens in self.axes.items()},
             "layers": [{name: getattr(layer, name) for name in LAYER_FIELDS} for layer in self.layers],
         }
 
@@ -281,7 +294,9 @@ def _assembled(header: dict[str, Any], tensors: Mapping[str, Tensor]) -> Trace:
     for name, about in header["axes"].items():
         parts = {part: tensors.get(f"axis/{name}/{part}") for part in AXIS_PARTS}
         grid = tuple(about["grid"]) if about["grid"] else None
-        axes[name] = Tokens(about["text"], Axis(**parts), about["kind"], grid)  # type: ignore[arg-type]
+        media: dict[str, Any] = {part: tensors.get(f"axis/{name}/{part}") for part in MEDIA_PARTS}
+        media |= {part: about.get(part) for part in ("prompt", "seconds")}  # files of 2026 may lack them
+        axes[name] = Tokens(about["text"], Axis(**parts), about["kind"], grid, **media)  # type: ignore[arg-type]
     layers = [Layer(**fields) for fields in header["layers"]]
     for path, value in tensors.items():
         kind, number, rest = path.split("/", 2)
@@ -327,10 +342,3 @@ def _umask() -> int:
 
 def _listed(numbers: list[int]) -> str:
     return ", ".join(str(n) for n in numbers)
-
-
-def same_cells(a: Trace, b: Trace) -> bool:
-    """Whether two Traces have the same layers, heads and lengths, so that they can be subtracted."""
-    shapes = [[(layer.title, tuple(layer.heads)) for layer in trace.layers] for trace in (a, b)]
-    lengths = [{name: tokens.axis.length for name, tokens in trace.axes.items()} for trace in (a, b)]
-    return shapes[0] == shapes[1] and lengths[0] == lengths[1]

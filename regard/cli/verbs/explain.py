@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from regard.cli.arguments import writable
+from regard.cli.printing import as_text
 from regard.errors import UserError
 
 if TYPE_CHECKING:
@@ -35,10 +36,10 @@ def explain(
         if files:
             raise UserError("there is nothing to write without a NAME; say which mechanism to explain")
         found = {family: dict(entries) for family, entries in build.listing()}
-        print(json.dumps(found, ensure_ascii=False)) if as_json else terminal.catalogue()
+        print(as_text(found)) if as_json else terminal.catalogue()
         return
     made = build.explain(name, build.SENTENCE if text is None else text)
-    print(json.dumps(made.json(), ensure_ascii=False)) if as_json else terminal.show(made)
+    print(as_text(made.json())) if as_json else terminal.show(made)
     for path in files:
         _write_explanation(path, made)
         print(path, file=sys.stderr if as_json else sys.stdout)

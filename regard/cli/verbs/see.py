@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import warnings
 from pathlib import Path
@@ -13,6 +12,7 @@ import typer
 from regard.cli.arguments import layer_head, numbers_in, writable
 from regard.cli.asked import Asked, Fresh, Saved, asked
 from regard.cli.files import FORMATS, write
+from regard.cli.printing import as_text
 from regard.cli.reading import read_input
 from regard.cli.told import numbers, verbose_lines
 from regard.errors import UserError
@@ -130,7 +130,7 @@ def _seen(fresh: list[Fresh], norm: bool, resolution: int, top: int, options: di
 def _show(traces: list[Trace], stat: str | None, head: tuple[int, int] | None, as_json: bool, verbose: bool) -> None:
     if as_json:
         found = [numbers(trace) for trace in traces]
-        print(json.dumps(found[0] if len(found) == 1 else found, ensure_ascii=False))
+        print(as_text(found[0] if len(found) == 1 else found))
         return
     from regard.view import terminal
 
