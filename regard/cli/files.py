@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from regard.seeing.trace import Trace
 
+SHAPES = ("heads", "maps", "lines")
 FORMATS = (".html", ".png", ".svg", ".json", ".safetensors")
 
 
-def write(path: Path, traces: list[Trace], stat: str | None, head: tuple[int, int] | None) -> list[Path]:
+def write(path: Path, traces: list[Trace], stat: str | None, heads: list[tuple[int, int]], shape: str) -> list[Path]:
     """Write one file (one for each trace where it is a saved Trace); the paths of what was written."""
     from regard.seeing.trace import write_whole
     from regard.view.difference import difference
@@ -35,5 +36,5 @@ def write(path: Path, traces: list[Trace], stat: str | None, head: tuple[int, in
     else:
         from regard.view.image import image
 
-        write_whole(path, image(drawn, kind[1:], statistic=stat, heads=[] if head is None else [head]))
+        write_whole(path, image(drawn, kind[1:], statistic=stat, heads=heads, shape=shape))
     return [path]

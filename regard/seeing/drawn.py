@@ -20,23 +20,48 @@ class Drawn:
 
         _write(path, html(scene(cast("Trace", self), statistic=statistic)))
 
-    def png(self, path: str | Path, *, statistic: str | None = None, heads: Sequence[tuple[int, int]] = ()) -> None:
-        """Write the picture: the grid of heads, and the maps of `heads` (each (layer, head); by default a telling one).
+    def png(
+        self,
+        path: str | Path,
+        *,
+        statistic: str | None = None,
+        heads: Sequence[tuple[int, int]] = (),
+        shape: str = "heads",
+    ) -> None:
+        """Write a picture of `heads`, each (layer, head); by default of a telling one.
 
-        Raises TraceError for a statistic, layer or head that was not watched.
+        shape: "heads" is the grid of heads and the maps of `heads`; "maps" a small map of every head; "lines" the
+        `heads` of a layer as lines between two columns of tokens. Raises TraceError for a statistic, layer or head that
+        was not watched.
         """
-        _write(path, self._image("png", statistic, heads))
+        _write(path, self._image("png", statistic, heads, shape))
 
-    def svg(self, path: str | Path, *, statistic: str | None = None, heads: Sequence[tuple[int, int]] = ()) -> None:
+    def svg(
+        self,
+        path: str | Path,
+        *,
+        statistic: str | None = None,
+        heads: Sequence[tuple[int, int]] = (),
+        shape: str = "heads",
+    ) -> None:
         """Write the picture as `png` does, with text as text."""
-        _write(path, self._image("svg", statistic, heads))
+        _write(path, self._image("svg", statistic, heads, shape))
 
-    def _image(self, kind: str, statistic: str | None, heads: Sequence[tuple[int, int]]) -> bytes:
+    def _image(self, kind: str, statistic: str | None, heads: Sequence[tuple[int, int]], shape: str) -> bytes:
         from regard.view.image import image
 
         trace = cast("Trace", self)
         wanted = [(trace.layers.index(trace.layer(layer)), head) for layer, head in heads]
-        return image(trace, kind, statistic=statistic, heads=wanted)
+        return image(trace, kind, statistic=statistic, heads=wanted, shape=shape)
+
+    def words(self) -> Trace:
+        """The same of whole words: their pieces' weights summed over keys and averaged over queries.
+
+        Raises UserError for several sequences, TraceError where exact weights were not kept.
+        """
+        from regard.view.by_words import by_words
+
+        return by_words(cast("Trace", self))
 
     def frame(self) -> Any:
         """A pandas DataFrame: a row for each layer, head and sequence, a column for each statistic's one number."""

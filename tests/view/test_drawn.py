@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 import regard
+from regard.errors import UserError
 from regard.seeing.trace import TraceError
 from tests.view.traces import decoder
 
@@ -55,3 +56,16 @@ def test_heads_asked_for_inside_the_block_are_those_of_now() -> None:
         inside = [value for _, _, value in trace.heads("entropy")]
         assert trace.tokens and isinstance(loaded.model, nn.Module)
     assert inside and inside == [value for _, _, value in trace.heads("entropy")]
+
+
+def test_small_maps_and_lines_are_drawn(tmp_path: Path) -> None:
+    trace = decoder(12, 3, 4)
+    trace.svg(tmp_path / "maps.svg", shape="maps")
+    trace.svg(tmp_path / "lines.svg", shape="lines", heads=[(1, 0), (1, 2)])
+    maps, lines = ((tmp_path / f"{name}.svg").read_text() for name in ("maps", "lines"))
+    assert maps.count("<image") == 3 * 4 + 1  # a map each, and the legend's ramp
+    assert "All heads" in maps and "1.0" in lines and "1.2" in lines
+    strong = sum(int((trace.weights(1, head) >= 0.02).sum()) for head in (0, 2))
+    assert lines.count("stroke-opacity") >= strong
+    with pytest.raises(UserError, match="there is no shape 'circles' of a picture; there are: heads, maps, lines"):
+        trace.png(tmp_path / "no.png", shape="circles")

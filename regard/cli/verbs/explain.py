@@ -19,10 +19,14 @@ if TYPE_CHECKING:
 
 def explain(
     name: Annotated[
-        str | None, typer.Argument(help='A mechanism, or a text form such as "causal & window(4) | sinks(1)".')
+        str | None,
+        typer.Argument(help='Its name, author, paper or model; or a text form: "causal & window(4) | sinks(1)".'),
     ] = None,
     text: Annotated[str | None, typer.Argument(help="The words of the worked example.")] = None,
     out: Annotated[list[Path] | None, typer.Option(help="File to write: html, png, svg or json. Repeatable.")] = None,
+    keys_down: Annotated[
+        bool, typer.Option("--keys-down", help="Keys down and queries across: columns of weights sum to 1.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the explanation, or the catalogue, as JSON.")] = False,
 ) -> None:
     """Explain a mechanism: equation, source, cost, what it can attend to, and every step on a sentence.
@@ -30,6 +34,7 @@ def explain(
     Without arguments: the catalogue, by family.
     """
     from regard.explain import build, terminal
+    from regard.explain.turned import turned
 
     files = [writable(path, (".html", ".png", ".svg", ".json")) for path in out or ()]
     if name is None:
@@ -39,6 +44,7 @@ def explain(
         print(as_text(found)) if as_json else terminal.catalogue()
         return
     made = build.explain(name, build.SENTENCE if text is None else text)
+    made = turned(made) if keys_down else made
     print(as_text(made.json())) if as_json else terminal.show(made)
     for path in files:
         _write_explanation(path, made)

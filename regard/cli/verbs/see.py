@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from regard.cli.arguments import layer_head, numbers_in, writable
+from regard.cli.arguments import layer_heads, numbers_in, one_of, writable
 from regard.cli.asked import Asked, Fresh, Saved, asked
-from regard.cli.files import FORMATS, write
+from regard.cli.files import FORMATS, SHAPES, write
 from regard.cli.printing import as_text
 from regard.cli.reading import read_input
 from regard.cli.told import numbers, verbose_lines
@@ -30,7 +30,9 @@ def see(
     layers: Annotated[str | None, typer.Option(help="Layers to watch, such as 0,3-5. Default: all.")] = None,
     heads: Annotated[str | None, typer.Option(help="Heads to watch, such as 0,3-5. Default: all.")] = None,
     stat: Annotated[str | None, typer.Option(help="Statistic that colours the heads, such as entropy.")] = None,
-    head: Annotated[str | None, typer.Option(help="Head to draw, as layer.head. Default: a telling one.")] = None,
+    head: Annotated[str | None, typer.Option(help="Heads to draw, as layer.head,… Default: a telling one.")] = None,
+    words: Annotated[bool, typer.Option("--words", help="Whole words: pieces summed and averaged.")] = False,
+    shape: Annotated[str, typer.Option(help="What png and svg draw: heads, maps (of all heads) or lines.")] = "heads",
     norm: Annotated[bool, typer.Option("--norm", help="Also weigh each link by the length of v_j W_O.")] = False,
     resolution: Annotated[int, typer.Option(help="Cells along each side of the overview maps.")] = 128,
     top: Annotated[int, typer.Option(help="Strongest links kept per row.")] = 8,
@@ -53,7 +55,8 @@ def see(
     fetched from the hub, once.
     """
     files = [writable(path, FORMATS) for path in out or ()]
-    wanted, where = asked(model, given, other), layer_head(head)
+    wanted, where = asked(model, given, other), layer_heads(head)
+    one_of(shape, SHAPES, "--shape")
     if not as_json:
         from regard.view.extras import needed
 
@@ -65,28 +68,29 @@ def see(
         "target": target,
         "max_new_tokens": new_tokens,
         "truncate": truncate,
+        "keep": "qk" if words else None,
     }
     traces = _traces(wanted, norm, resolution, top, options)
-    picked = _checked(traces, stat, where)
-    written = [name for path in files for name in write(path, traces, stat, picked)]
-    _show(traces, stat, picked, as_json, verbose)
+    traces = [trace.words() for trace in traces] if words else traces
+    picked = [_checked(traces, head) for head in where]
+    for trace in traces if stat is not None else ():
+        trace.heads(stat or "")
+    written = [name for path in files for name in write(path, traces, stat, picked, shape)]
+    _show(traces, stat, picked[0] if picked else None, as_json, verbose)
     for name in written:
         print(name, file=sys.stderr if as_json else sys.stdout)
 
 
-def _checked(traces: list[Trace], stat: str | None, head: tuple[int, int] | None) -> tuple[int, int] | None:
-    """The head that was asked for as (its layer's place, head). Raises UserError where it or `stat` was not watched."""
-    for trace in traces:
-        if stat is not None:
-            trace.heads(stat)
-    if head is None:
-        return None
+def _checked(traces: list[Trace], head: tuple[int, int]) -> tuple[int, int]:
+    """A head that was asked for as (its layer's place, head). Raises UserError where it was not watched."""
     indices = [layer.index for layer in traces[0].layers]
-    place = indices.index(head[0]) if head[0] in indices else None
-    if place is None:
+    if head[0] not in indices:
         there = ", ".join(str(index) for index in dict.fromkeys(indices))
         raise UserError(f"layer {head[0]} of --head was not watched; watched: {there}")
+    place = indices.index(head[0])
     for trace in traces:
+        if place >= len(trace.layers):
+            raise UserError(f"{trace.model} has no layer {head[0]} to compare; leave --head out")
         trace.layers[place].head_place(head[1])
     return place, head[1]
 
