@@ -7,6 +7,7 @@ regard.attention and regard.weights need torch alone; regard.attach and regard.s
 from __future__ import annotations
 
 import importlib
+import importlib.util
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -16,7 +17,8 @@ if TYPE_CHECKING:
     from regard.hf.see import see
     from regard.inputs import Inputs
     from regard.mechanism import Mechanism
-    from regard.run.attention import attention, weights
+    from regard.run.attention import attention, scores, weights
+    from regard.run.compose import recur
     from regard.seeing.trace import Trace, TraceError
     from regard.statistic import Statistic
 
@@ -31,6 +33,8 @@ __all__ = [
     "attach",
     "attention",
     "load",
+    "recur",
+    "scores",
     "see",
     "weights",
 ]
@@ -45,16 +49,17 @@ _HOME = {
     "attach": "hf.attach",
     "attention": "run.attention",
     "load": "hf.load",
+    "recur": "run.compose",
+    "scores": "run.attention",
     "see": "hf.see",
     "weights": "run.attention",
 }
-_ROOMS = ("bench", "core", "explain", "hf", "nn", "parts", "run", "seeing", "text", "view", "zoo")
 
 
 def __getattr__(name: str) -> Any:
-    if name in _ROOMS:
-        return importlib.import_module(f"regard.{name}")
     if name not in _HOME:
+        if not name.startswith("_") and importlib.util.find_spec(f"regard.{name}") is not None:
+            return importlib.import_module(f"regard.{name}")  # a room, such as regard.nn
         raise AttributeError(f"module 'regard' has no attribute {name!r}")
     try:
         module = importlib.import_module(f"regard.{_HOME[name]}")

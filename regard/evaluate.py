@@ -25,7 +25,7 @@ def prepared(mechanism: Mechanism, x: Inputs) -> Inputs:
 def adjusted(mechanism: Mechanism, weights: Tensor, tile: Tile) -> Tensor:
     """The weights after every adjust but those that are noise of training."""
     for adjust in mechanism.adjust:
-        if not getattr(adjust, "unwatched", False):
+        if not getattr(adjust, "training_noise", False):
             weights = adjust(weights, tile)
     return weights
 
@@ -39,7 +39,7 @@ def mixed(mechanism: Mechanism, weights: Tensor, tile: Tile) -> Tensor:
     """The output of a tile from its adjusted weights, the noise of training applied first. [B,H',Tq,Dv]."""
     assert mechanism.mix is not None
     for adjust in mechanism.adjust:
-        if getattr(adjust, "unwatched", False):
+        if getattr(adjust, "training_noise", False):
             weights = adjust(weights, tile)
     return mechanism.mix(weights, tile)
 
@@ -48,7 +48,7 @@ def weight_kind(mechanism: Mechanism) -> WeightKind:
     """What the weights that are shown are: the last adjust that changes their kind decides, else the normaliser."""
     kind = mechanism.normaliser.kind
     for adjust in mechanism.adjust:
-        if not getattr(adjust, "unwatched", False):
+        if not getattr(adjust, "training_noise", False):
             kind = getattr(adjust, "kind", kind)
     return kind
 

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from regard.core.layout import DENSE, Layout, Packed, Paged
+from regard.core.layout import Dense, Layout, Packed, Paged
 from regard.core.ranges import Ranges
 from regard.errors import UserError
 
@@ -55,7 +55,7 @@ class Inputs:
     allowed: Ranges | None = None
     key_axis: Literal["tokens", "slots"] = "tokens"
     layer: int | None = None
-    layout: Layout = DENSE
+    layout: Layout = field(default_factory=Dense)
 
     @property
     def num_keys(self) -> int:

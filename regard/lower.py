@@ -95,7 +95,7 @@ def lower(mechanism: Mechanism, x: Inputs) -> core.Plan | core.Refusal:
     softmax = _restated(mechanism.normaliser, x)
     if not isinstance(softmax, core.Softmax):
         return core.Refusal(type(mechanism.normaliser).__name__, "is not a softmax")
-    shifting = [type(part).__name__ for part in mechanism.score if getattr(part, "core_shifts_rows", False)]
+    shifting = [type(part).__name__ for part in mechanism.score if getattr(part, "core_omits_row_constant", False)]
     if shifting and softmax.sink is not None:
         return core.Refusal(shifting[0], "shifts whole rows in its core form, which a softmax with a sink would notice")
     if mechanism.mix is not None and not isinstance(_restated(mechanism.mix, x), core.WeightedSum):

@@ -22,16 +22,15 @@ from typing import Any, Literal, Protocol, runtime_checkable
 from torch import Tensor
 
 from regard.core.ranges import Ranges
+from regard.errors import UserError
 from regard.inputs import Inputs, Tile, Where
+from regard.protocol import Engine
 
 WeightKind = Literal["distribution", "subunit", "nonnegative", "signed"]
 
 
 class Prepare(Protocol):
-    """Once over the whole call, O(tokens). scope "token" may be applied when a key enters a cache."""
-
-    @property
-    def scope(self) -> Literal["token", "sequence"]: ...
+    """Once over the whole call, O(tokens)."""
 
     def __call__(self, x: Inputs) -> Inputs: ...
 
@@ -41,7 +40,7 @@ class Score(Protocol):
 
     An optional attribute `scratch_per_pair` (numbers needed per query-key pair, default 1) bounds a strip's rows.
     Any part but a mask or a prepare says with `reads_positions = True` that its answer depends on positions. A term
-    whose core form leaves out what is the same for a whole row says `core_shifts_rows = True`.
+    whose core form leaves out what is the same for a whole row says `core_omits_row_constant = True`.
     """
 
     def __call__(self, scores: Tensor | None, tile: Tile) -> Tensor: ...
@@ -50,7 +49,8 @@ class Score(Protocol):
 class Mask(Protocol):
     """Whether a query position may attend a key position: bool, broadcast from the indices.
 
-    An optional attribute `reads_positions = False` says that the answer does not depend on where queries are.
+    Optional attributes: `reads_positions = False`, the answer does not depend on where queries are; `is_causal = True`,
+    no query sees a later position.
     """
 
     def __call__(self, batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor: ...
@@ -69,14 +69,11 @@ class Normaliser(Protocol):
 
 
 class Adjust(Protocol):
-    """Weights [B,H,Tq,Tk] -> weights [B,H',Tq,Tk]. scope "pair" is elementwise, "heads" mixes all heads.
+    """Weights [B,H,Tq,Tk] -> weights [B,H',Tq,Tk].
 
-    Optional attributes: `kind`, what the weights are afterwards; `unwatched = True` for noise of training (dropout):
+    Optional attributes: `kind`, what the weights are afterwards; `training_noise = True` (dropout):
     such a part acts on the output, and the weights that are shown are those before it.
     """
-
-    @property
-    def scope(self) -> Literal["pair", "heads"]: ...
 
     def __call__(self, weights: Tensor, tile: Tile) -> Tensor: ...
 
@@ -129,8 +126,41 @@ class Mechanism:
         """Every tensor that a part holds, by path."""
         return dict(_tensors_of(self, ""))
 
+    @property
+    def is_causal(self) -> bool:
+        return bool(getattr(self.mask, "is_causal", False))
+
+    def attend(self, x: Inputs, engine: Engine) -> Tensor:
+        return engine.output(self, x)
+
+    def weights(self, x: Inputs, rows: slice, keys: slice, engine: Engine) -> Tensor:
+        return engine.rectangle(self, x, rows, keys)
+
+    def masked(self, mask: Any) -> Mechanism:
+        return self.replace(mask=mask & self.mask)
+
+    def composition(self) -> tuple[tuple[str, Any], ...]:
+        return (
+            *(("prepare", part) for part in self.prepare),
+            *(("score", part) for part in self.score),
+            ("mask", self.mask),
+            ("normaliser", self.normaliser),
+            *(("adjust", part) for part in self.adjust),
+            ("mix", self.mix),
+        )
+
     def __str__(self) -> str:
         return self.name
+
+
+def single(attention: Any, why: str) -> Mechanism:
+    """An attention that is one Mechanism, as it is. why: a clause that says what needs one, for the error otherwise."""
+    if isinstance(attention, Mechanism):
+        return attention
+    raise UserError(
+        f"{why}, and {attention.name} is a {type(attention).__name__}, which has no row of scores of its own; give a "
+        "single mechanism"
+    )
 
 
 def _tensors_of(record: Any, path: str) -> list[tuple[str, Tensor]]:

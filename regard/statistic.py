@@ -1,24 +1,31 @@
 """The Statistic: a reduction of exact weights that never needs them all at once.
 
-Every cell (layer, head, query, key) is absorbed exactly once; states of disjoint cells merge in any order. A state is
-a tensor that grows with the sequence, so the same statistic serves one forward and a generation of a row per token.
-Most need one method, `of_rows` or `of_keys`; those that also restate themselves in core records (`core`) are fused
-into the fast backends.
+Every cell (layer, head, query, key) is absorbed exactly once; states of disjoint cells merge in any order. A state
+covers any part of a sequence, so the same statistic serves one forward and a generation of a row per token. Most need
+one method, `of_rows` or `of_keys`; those that also restate themselves in core records (`core`) are fused into the fast
+backends.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, TypeVar
 
 import torch
 from torch import Tensor
 
 from regard import core
+from regard.core.ranges import Ranges
+from regard.growing import Growing, Join
 from regard.mechanism import WeightKind
+from regard.once import once
 
-State = dict[str, Tensor]
+State = Any
+"""What a statistic needs to know of the cells so far: often a Growing."""
+
+T = TypeVar("T")
 Of = Literal["weights", "norm"]
 Need = Literal["tokens", "special", "same_axis"]
 
@@ -41,13 +48,19 @@ class Axis:
         return self.positions.shape[1]
 
     def part(self, where: slice) -> Axis:
-        """The same for some slots."""
+        """The same for some slots, counted from 0."""
+        if where.start in (None, 0) and where.stop is not None and where.stop >= self.length:
+            return self
         return Axis(
             self.positions[:, where],
             self.valid[:, where],
             None if self.ids is None else self.ids[:, where],
             None if self.special is None else self.special[:, where],
         )
+
+    def once(self, what: Hashable, make: Callable[[], T]) -> T:
+        """What follows from the axis alone, computed once however many layers and statistics ask: see `regard.once`."""
+        return once(self, what, make)
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,15 +97,37 @@ class Block:
         return (self.query.positions[:, None, :, None] - self.key.positions[:, None, None, :]).abs()
 
 
+@dataclass(frozen=True, eq=False)
+class Walked:
+    """One call that a fast backend walked: the query rows `rows` of a view, on all its keys.
+
+    ranges: which keys each of these rows may see; counted: bool [B,rows], False for rows of padding, or None for all.
+    """
+
+    view: View
+    rows: slice
+    ranges: Ranges
+    counted: Tensor | None = None
+
+
 @dataclass(frozen=True)
 class Statistic(ABC):
-    """A reducer of exact weights. `of="norm"` weighs each a_ij by ‖v_j W_O‖ (Kobayashi 2020, eq. 6)."""
+    """A reducer of exact weights. `of="norm"` weighs each a_ij by ‖v_j W_O‖ (Kobayashi 2020, eq. 6).
+
+    title: the name as pictures write it; head_title and head_unit: the same for its one number per head, where that is
+    something else. order: where it stands in listings, smaller first. standard: whether it is watched by default.
+    """
 
     of: Of = field(default="weights", kw_only=True)
 
     name: ClassVar[str]
     formula: ClassVar[str]
+    title: ClassVar[str] = ""
     unit: ClassVar[str] = "weight"
+    head_title: ClassVar[str] = ""
+    head_unit: ClassVar[str] = ""
+    order: ClassVar[int] = 1000
+    standard: ClassVar[bool] = True
     shape: ClassVar[Literal["row", "key", "bins", "map", "top"]]
     defined_for: ClassVar[frozenset[WeightKind]] = frozenset({"distribution", "subunit", "nonnegative", "signed"})
     needs: ClassVar[frozenset[Need]] = frozenset()
@@ -101,6 +136,14 @@ class Statistic(ABC):
     def label(self) -> str:
         """The name, with its parameters and weighting, that finds it in a Trace."""
         return self.name if self.of == "weights" else f"{self.name}:norm"
+
+    def titles(self) -> tuple[str, str, str]:
+        """The title, and title and unit of its one number per head, with the weighting if there is one."""
+        title = self.title or self.label.partition(":")[0]
+        if self.of == "norm":
+            title = f"{title}, norm-weighted"
+        head_title = self.head_title if self.head_title and self.of == "weights" else title
+        return title, head_title, self.head_unit or self.unit
 
     def undefined(self, view: View) -> str | None:
         """Why this statistic means nothing for these weights, or None if it does."""
@@ -115,20 +158,19 @@ class Statistic(ABC):
         return None
 
     @abstractmethod
-    def start(self, view: View) -> State:
-        """The state before anything was absorbed."""
-
-    @abstractmethod
-    def absorb(self, state: State, block: Block, view: View) -> State:
-        """The state with one more block in it."""
+    def of_block(self, block: Block, view: View) -> State:
+        """The state of one block of weights. It may share the block's memory."""
 
     @abstractmethod
     def merge(self, a: State, b: State) -> State:
-        """One state from two over disjoint cells of the same sequence."""
+        """`a` with `b`, which covers other cells of the same sequence; `a` may be changed, `b` may not.
+
+        In any order the same; where `b` holds the rows after those of `a`, at a cost that does not grow with `a`.
+        """
 
     @abstractmethod
     def finish(self, state: State, view: View) -> dict[str, Tensor]:
-        """Named results. [B,H,…], memory order."""
+        """Named results [B,H,…] in memory order, of their own memory."""
 
     @abstractmethod
     def summary(self, results: dict[str, Tensor], view: View) -> Tensor:
@@ -138,43 +180,13 @@ class Statistic(ABC):
         """The same in core records, for the rows of one call on all keys; None: torch strips only."""
         return None
 
-    def place(self, state: State, found: tuple[Any, ...], view: View, rows: slice) -> State:
-        """The state with what a backend computed for `core`'s records in it."""
-        raise NotImplementedError(f"{self.name} states core records but not where their results go")
+    def of_results(self, results: tuple[Any, ...], call: Walked) -> State:
+        """The state of one call, from what a backend computed for `core`'s records. It may share their memory."""
+        raise NotImplementedError(f"{self.name} states core records but not what their results are")
 
     def norm(self) -> Statistic:
         """The norm-weighted form."""
         return replace(self, of="norm")
-
-
-# ---- states that grow ----------------------------------------------------------------------------------------------
-
-
-def grown(tensor: Tensor, shape: tuple[int, ...], fill: float) -> Tensor:
-    """The tensor padded at the end of each dimension to at least `shape`; itself if it is large enough."""
-    target = [max(a, b) for a, b in zip(tensor.shape, shape, strict=True)]
-    if list(tensor.shape) == target:
-        return tensor
-    bigger = tensor.new_full(target, fill)
-    bigger[tuple(slice(0, size) for size in tensor.shape)] = tensor
-    return bigger
-
-
-def put(tensor: Tensor, value: Tensor, offsets: tuple[int, ...], join: Literal["add", "max"]) -> Tensor:
-    """`value` joined into `tensor` at these offsets of the dimensions after [B,H]; grows the tensor if needed."""
-    fill = 0.0
-    need = (*tensor.shape[:2], *(o + s for o, s in zip(offsets, value.shape[2:], strict=True)))
-    tensor = grown(tensor, need, fill)
-    region = tensor[(slice(None), slice(None), *(slice(o, o + s) for o, s in zip(offsets, value.shape[2:])))]
-    region.copy_(region + value if join == "add" else region.maximum(value.to(region.dtype)))
-    return tensor
-
-
-def joined(a: Tensor, b: Tensor, join: Literal["add", "max"]) -> Tensor:
-    """Two states over disjoint cells as one, each padded to the larger."""
-    shape = tuple(max(x, y) for x, y in zip(a.shape, b.shape, strict=True))
-    a, b = grown(a, shape, 0.0), grown(b, shape, 0.0)
-    return a + b if join == "add" else a.maximum(b)
 
 
 @dataclass(frozen=True)
@@ -182,24 +194,23 @@ class RowStatistic(Statistic):
     """A number per query row. Write `of_rows(block, view) -> [B,H,rows]`; rows seen in several blocks are joined."""
 
     shape: ClassVar[Literal["row"]] = "row"
-    join: ClassVar[Literal["add", "max"]] = "add"
+    join: ClassVar[Join] = "add"
 
     @abstractmethod
     def of_rows(self, block: Block, view: View) -> Tensor:
         """The number of each row, from the part of its weights in this block. [B,H,rows]."""
 
-    def start(self, view: View) -> State:
-        shape = (view.batch, view.heads, view.query.length)
-        return {"rows": torch.zeros(shape, dtype=torch.float32, device=view.query.positions.device)}
+    def of_block(self, block: Block, view: View) -> Growing:
+        return Growing(self.of_rows(block, view).to(torch.float32), (block.rows.start,))
 
-    def absorb(self, state: State, block: Block, view: View) -> State:
-        return {"rows": put(state["rows"], self.of_rows(block, view), (block.rows.start,), self.join)}
+    def of_results(self, results: tuple[Any, ...], call: Walked) -> Growing:
+        return Growing(results[0], (call.rows.start,))
 
-    def merge(self, a: State, b: State) -> State:
-        return {"rows": joined(a["rows"], b["rows"], self.join)}
+    def merge(self, a: Growing, b: Growing) -> Growing:
+        return a.join(b, self.join)
 
-    def finish(self, state: State, view: View) -> dict[str, Tensor]:
-        return {"rows": grown(state["rows"], (view.batch, view.heads, view.query.length), 0.0)}
+    def finish(self, state: Growing, view: View) -> dict[str, Tensor]:
+        return {"rows": state.whole(view.query.length)}
 
     def summary(self, results: dict[str, Tensor], view: View) -> Tensor:
         return mean_over_rows(results["rows"], self.counted_rows(view))
@@ -207,9 +218,6 @@ class RowStatistic(Statistic):
     def counted_rows(self, view: View) -> Tensor:
         """bool [B,Tq]: the rows that the head's summary averages."""
         return view.query.valid
-
-    def place(self, state: State, found: tuple[Any, ...], view: View, rows: slice) -> State:
-        return {"rows": put(state["rows"], found[0], (rows.start,), self.join)}
 
 
 @dataclass(frozen=True)
@@ -222,21 +230,17 @@ class KeyStatistic(Statistic):
     def of_keys(self, block: Block, view: View) -> Tensor:
         """What this block's rows give each key. [B,H,keys]."""
 
-    def start(self, view: View) -> State:
-        shape = (view.batch, view.heads, view.key.length)
-        return {"keys": torch.zeros(shape, dtype=torch.float64, device=view.key.positions.device)}
+    def of_block(self, block: Block, view: View) -> Growing:
+        return Growing(self.of_keys(block, view).to(torch.float64), (block.keys.start,))
 
-    def absorb(self, state: State, block: Block, view: View) -> State:
-        return {"keys": put(state["keys"], self.of_keys(block, view), (block.keys.start,), "add")}
+    def of_results(self, results: tuple[Any, ...], call: Walked) -> Growing:
+        return Growing(results[0], (0,))
 
-    def merge(self, a: State, b: State) -> State:
-        return {"keys": joined(a["keys"], b["keys"], "add")}
+    def merge(self, a: Growing, b: Growing) -> Growing:
+        return a.join(b, "add")
 
-    def finish(self, state: State, view: View) -> dict[str, Tensor]:
-        return {"keys": grown(state["keys"], (view.batch, view.heads, view.key.length), 0.0)}
-
-    def place(self, state: State, found: tuple[Any, ...], view: View, rows: slice) -> State:
-        return {"keys": put(state["keys"], found[0], (0,), "add")}
+    def finish(self, state: Growing, view: View) -> dict[str, Tensor]:
+        return {"keys": state.whole(view.key.length)}
 
 
 def mean_over_rows(rows: Tensor, counted: Tensor) -> Tensor:

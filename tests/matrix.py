@@ -116,6 +116,7 @@ ROWS = (
     Row("gla", oracles.gla, cross=False, allowed=False),
     Row("delta", oracles.gated_delta, cross=False, allowed=False),
     Row("gated_delta", oracles.gated_delta, cross=False, allowed=False),
+    Row("kda", oracles.kda, cross=False, allowed=False),
     Row("neural_memory", oracles.neural_memory, cross=False, allowed=False),
     Row("differential", oracles.differential),
     Row("talking_heads", oracles.talking_heads),
@@ -126,4 +127,8 @@ ROWS = (
     Row("rotary", oracles.rotary, lowers=True),
     Row("alibi", oracles.alibi, lowers=True),
     Row("t5", oracles.t5, lowers=True),
+    Row("rotary_tables", oracles.rotary_tables, lowers=True),
+    Row("forgetting", oracles.forgetting),
+    Row("trilinear", oracles.trilinear, lowers=True),
+    Row("normmax", oracles.normmax),
 )

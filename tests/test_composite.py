@@ -11,15 +11,15 @@ from regard.composite import ByHead, LowRank, Sum
 from regard.core import ranges
 from regard.evaluate import weight_kind
 from regard.parts import masks
-from regard.parts.normalisers import Entmax
-from regard.parts.standard import standard
-from regard.recurrence import NotObservable
+from regard.parts.defaults import mechanism_with
+from regard.parts.sparse import Entmax
+from regard.protocol import NotObservable
 from regard.run import compose, reference
 from regard.zoo import CATALOGUE, Sizes, card
 
 SIZES = Sizes(2, 4, 2, 7, 7, 6, 5)
-NEAR = standard("near", "test", mask=masks.window(2))
-FAR = standard("far", "test", mask=masks.causal(), normaliser=Entmax())
+NEAR = mechanism_with("near", "test", mask=masks.window(2))
+FAR = mechanism_with("far", "test", mask=masks.causal(), normaliser=Entmax())
 
 
 def test_heads_that_differ_are_each_their_own_attention() -> None:
@@ -73,13 +73,13 @@ def test_branches_with_other_keys_have_no_single_matrix() -> None:
 
 def test_low_rank_refuses_masks_and_too_many_landmarks() -> None:
     with pytest.raises(ValueError, match="nystrom cannot take the mask causal: its landmarks average over the whole"):
-        LowRank("nystrom", "test", standard("a", "test", mask=masks.causal()), 3)
+        LowRank("nystrom", "test", mechanism_with("a", "test", mask=masks.causal()), 3)
     with pytest.raises(ValueError, match="at least 1 landmark, got 0"):
         card("nystrom").make(landmarks=0)
     x = SIZES.inputs()
     with pytest.raises(ValueError, match="9 landmarks need at least as many tokens, got 7"):
         compose.attend(card("nystrom").make(landmarks=9), x)
-    with pytest.raises(ValueError, match="nystrom cannot take a mask"):
+    with pytest.raises(ValueError, match="nystrom cannot take the mask that came with the inputs"):
         compose.attend(card("nystrom").make(landmarks=2), x.replace(allowed=ranges.full(7, 7)))
 
 

@@ -13,7 +13,7 @@ import regard
 from regard import text
 from regard.mechanism import Mechanism
 from regard.parts import masks
-from regard.parts.standard import standard
+from regard.parts.defaults import mechanism_with
 from regard.run import compose, reference
 from regard.text import MASKS, PARTS, TextError, parse, unparse
 from regard.zoo import CATALOGUE, Sizes
@@ -41,7 +41,7 @@ def same(a: object, b: object) -> bool:
     ],
 )
 def test_masks_join_with_and_before_or(written: str, mask: masks.Combinable) -> None:
-    assert same(parse(written), standard("wanted", "test", mask=mask))  # type: ignore[arg-type]
+    assert same(parse(written), mechanism_with("wanted", "test", mask=mask))  # type: ignore[arg-type]
 
 
 def test_parts_and_masks_make_one_mechanism() -> None:
@@ -178,10 +178,12 @@ def test_what_holds_tensors_has_no_text() -> None:
 
 
 def test_mechanism_takes_text_or_a_mechanism_and_refuses_the_rest() -> None:
-    made = standard("mine", "test")
+    made = mechanism_with("mine", "test")
     assert text.mechanism(made) is made
     assert text.mechanism("causal").name == "causal"
-    with pytest.raises(ValueError, match="nystrom is a LowRank, not a single mechanism with a row of scores"):
+    with pytest.raises(
+        ValueError, match="nystrom is a LowRank, which has no row of scores of its own; give a single mechanism"
+    ):
         text.mechanism("nystrom(3)")
 
 

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.nn.functional import conv1d, logsigmoid, pad
 
 from regard import nn as modules
-from regard.composite import Attention
 from regard.errors import UserError
+from regard.protocol import Attention
 from regard.zoo import card
 
 KEYS = VALUES = 64

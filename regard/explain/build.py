@@ -7,7 +7,6 @@ from typing import Any
 
 from torch import Tensor
 
-from regard.composite import Attention, ByHead, LowRank, Sum
 from regard.errors import UserError
 from regard.explain import around
 from regard.explain import example as worked_example
@@ -20,6 +19,8 @@ from regard.explain.search import found as found_cards
 from regard.explain.steps import Labels, mask_meaning, meaning, per_token, words
 from regard.explain.uses import use_of
 from regard.mechanism import Mechanism
+from regard.parts.masks import Full
+from regard.protocol import Attention
 from regard.zoo import CATALOGUE, Card, Sizes, families
 
 PATTERN_TOKENS = 16
@@ -216,20 +217,15 @@ def _inputs_shown(made: Example, all_heads: bool) -> list[Step]:
 
 
 def _parts(attention: Attention) -> list[Part]:
-    if isinstance(attention, Mechanism):
-        found = [Part("prepare", words(part), meaning(part)) for part in attention.prepare]
-        found += [Part("score", words(part), meaning(part)) for part in attention.score]
-        found.append(Part("mask", words(attention.mask), mask_meaning(attention.mask)))
-        found.append(Part("normaliser", words(attention.normaliser), meaning(attention.normaliser)))
-        found += [Part("adjust", words(part), meaning(part)) for part in attention.adjust]
-        if attention.mix is None:
-            return [*found, Part("mix", "none", "the weights are the output")]
-        return [*found, Part("mix", words(attention.mix), meaning(attention.mix))]
-    if isinstance(attention, Sum):
-        return [Part("branch", branch.name, meaning(branch) or branch.source) for branch in attention.branches]
-    if isinstance(attention, ByHead):
-        return [Part(f"heads {part.start} to {part.stop}", m.name, mask_meaning(m.mask)) for part, m in attention.parts]
-    if isinstance(attention, LowRank):
-        return [Part("kernel", attention.kernel.name, meaning(attention))]
-    found = [Part("prepare", words(part), meaning(part)) for part in attention.prepare]
-    return [*found, Part("recurrence", words(attention), meaning(attention))]
+    return [_part(role, part) for role, part in attention.composition()]
+
+
+def _part(role: str, part: Any) -> Part:
+    """A part of a mechanism by its own words; an attention among others by its name."""
+    if part is None:
+        return Part(role, "none", "the weights are the output")
+    if role == "mask":
+        return Part(role, words(part), mask_meaning(part))
+    if isinstance(part, Mechanism):
+        return Part(role, part.name, "" if isinstance(part.mask, Full) else mask_meaning(part.mask))
+    return Part(role, words(part), meaning(part))

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import singledispatch
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from regard.composite import Attention, ByHead, LowRank, Sum, heads_of, pseudo_inverse, segment_means
+from regard.composite import ByHead, LowRank, Sum, heads_of, segment_means
 from regard.explain.record import Panel, Step
 from regard.explain.steps import Labels, cells, meaning, of_mechanism, per_pair, per_token, shape, words
 from regard.inputs import Inputs, inputs
 from regard.mechanism import Mechanism
 from regard.parts.scores import widened
-from regard.recurrence import NotObservable, Recurrence, ready, tokens
-from regard.run import compose, reference
+from regard.protocol import Attention, NotObservable
+from regard.recurrent import Recurrence, ready, tokens
+from regard.run import compose
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,22 +29,33 @@ class Worked:
     unobservable: str | None = None
 
 
+@singledispatch
 def worked(attention: Attention, x: Inputs, labels: Labels) -> Worked:
-    """Every step after queries, keys and values."""
-    if isinstance(attention, Mechanism):
-        return Worked(*of_mechanism(attention, x, labels))
-    if isinstance(attention, Sum):
-        return _of_sum(attention, x, labels)
-    if isinstance(attention, ByHead):
-        return _of_heads(attention, x, labels)
-    if isinstance(attention, LowRank):
-        return _of_low_rank(attention, x, labels)
-    return _of_recurrence(attention, x, labels)
+    """Every step after queries, keys and values. A kind of attention that is not registered here shows its result."""
+    out = compose.attend(attention, x, "reference")
+    weights, reason = _weights_step(attention, x, labels)
+    return Worked([*weights, per_token("context", meaning(attention), out, labels.queries, labels)], out, reason)
+
+
+@worked.register
+def _of_mechanism(attention: Mechanism, x: Inputs, labels: Labels) -> Worked:
+    return Worked(*of_mechanism(attention, x, labels))
+
+
+def _weights_step(
+    attention: Attention, x: Inputs, labels: Labels, equation: str = "o_i = Σ_j w_ij v_j"
+) -> tuple[list[Step], str | None]:
+    """The weights as a step, or the reason why there are none."""
+    try:
+        return [per_pair("weights", equation, compose.weights(attention, x), labels, "weights")], None
+    except NotObservable as error:
+        return [], str(error)
 
 
 # ---- recurrences -----------------------------------------------------------------------------------------------------
 
 
+@worked.register
 def _of_recurrence(recurrence: Recurrence, x: Inputs, labels: Labels) -> Worked:
     steps, before = [], x
     for part in recurrence.prepare:
@@ -96,11 +109,12 @@ def _sizes(state: Any) -> str:
 # ---- composites ------------------------------------------------------------------------------------------------------
 
 
+@worked.register
 def _of_sum(attention: Sum, x: Inputs, labels: Labels) -> Worked:
     steps: list[Step] = []
     outputs = []
-    for place, branch in enumerate(attention.branches):
-        found = worked(branch, x, replace(labels, prefix=f"branch {place + 1}, {branch.name}: "))
+    for number, branch in enumerate(attention.branches, 1):
+        found = worked(branch, x, replace(labels, prefix=f"branch {number}, {branch.name}: "))
         steps += found.steps
         outputs.append(found.last)
     total = torch.stack(outputs, -1)
@@ -111,16 +125,12 @@ def _of_sum(attention: Sum, x: Inputs, labels: Labels) -> Worked:
         said = "how much of each branch a query takes"
         steps.append(per_token("gates", "g_c(q), one column per branch", gates, labels.queries, labels, said))
         out = (total * gates[..., None, :]).sum(-1)
-    reason = None
-    try:
-        weights = compose.weights(attention, x)
-        steps.append(per_pair("weights", "Σ_c g_c a^c", weights, labels, "weights"))
-    except NotObservable as error:
-        reason = str(error)
-    steps.append(per_token("context", "o_i = Σ_c g_c(q_i) o^c_i", out, labels.queries, labels))
+    weights, reason = _weights_step(attention, x, labels, "Σ_c g_c a^c")
+    steps += [*weights, per_token("context", "o_i = Σ_c g_c(q_i) o^c_i", out, labels.queries, labels)]
     return Worked(steps, out, reason)
 
 
+@worked.register
 def _of_heads(attention: ByHead, x: Inputs, labels: Labels) -> Worked:
     steps: list[Step] = []
     outputs = []
@@ -136,16 +146,14 @@ def _of_heads(attention: ByHead, x: Inputs, labels: Labels) -> Worked:
     return Worked(steps, out)
 
 
+@worked.register
 def _of_low_rank(attention: LowRank, x: Inputs, labels: Labels) -> Worked:
     """The three softmaxes and the inverse between them, and the n × n product that is never formed in earnest."""
     x_q, x_k, count = widened(x.q), widened(x.k), attention.count
     q_marks, k_marks = segment_means(x_q, None, count), segment_means(x_k, None, count)
     marks = [f"mark{mark + 1}" for mark in range(count)]
-    kernel = attention.kernel.replace(mix=None)
-    left, core, right = (
-        reference.attend(kernel, inputs(q, k))[1] for q, k in ((x_q, k_marks), (q_marks, k_marks), (q_marks, x_k))
-    )
-    inverse = pseudo_inverse(core, attention.iterations)
+    left, inverse, right = attention.factors(x, compose.Computed())
+    inner = compose.weights(attention.kernel, inputs(q_marks, k_marks))
     weights = left @ inverse @ right
     heads = weights.shape[1] // x.k.shape[1]
     assert x.v is not None
@@ -156,7 +164,7 @@ def _of_low_rank(attention: LowRank, x: Inputs, labels: Labels) -> Worked:
         per_token("landmark queries", "Q̃: means of segments", q_marks, marks, labels),
         per_token("landmark keys", "K̃: means of segments", k_marks, marks, labels),
         per_pair("queries on landmarks", "L = softmax(q K̃ᵀ / √Dk)", left, to_marks, "weights"),
-        per_pair("landmarks on landmarks", "A = softmax(Q̃ K̃ᵀ / √Dk)", core, between, "weights"),
+        per_pair("landmarks on landmarks", "A = softmax(Q̃ K̃ᵀ / √Dk)", inner, between, "weights"),
         per_pair("inverse", "A⁺, by the paper's iteration (eq. 14)", inverse, between, "signed"),
         per_pair("landmarks on keys", "R = softmax(Q̃ Kᵀ / √Dk)", right, from_marks, "weights"),
         per_pair("weights", "W = L A⁺ R", weights, labels, "signed", said="never formed in use: L (A⁺ (R v)) is"),

@@ -56,7 +56,7 @@ def _making(card: Card) -> str:
 
 def _defaults(signature: str) -> str:
     """The signature with masks by their names, not as records."""
-    return signature.replace("Near(before=None, after=0)", "causal()").replace("Full()", "full()")
+    return signature.replace("Band(before=None, after=0)", "causal()").replace("Full()", "full()")
 
 
 def _index() -> str:

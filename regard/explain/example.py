@@ -13,11 +13,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from regard.composite import Attention
 from regard.errors import UserError
 from regard.inputs import Inputs, inputs
-from regard.mechanism import Mechanism
 from regard.parts.prepare import Project
+from regard.protocol import Attention
 from regard.zoo import Card, Sizes
 
 SENTENCE = "The cat sat on the mat"
@@ -119,8 +118,7 @@ def _example(
 
 
 def _projects(attention: Attention) -> bool:
-    prepare = attention.prepare if isinstance(attention, Mechanism) else ()
-    return any(isinstance(part, Project) and part.w_v is not None for part in prepare)
+    return any(isinstance(part, Project) and part.w_v is not None for _, part in attention.composition())
 
 
 def _plain_inputs(tokens: list[str], key_tokens: list[str], heads: int, groups: int) -> Inputs:

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+from functools import singledispatch
+
 import torch
 from torch import Tensor
 
-from regard.composite import Attention, ByHead, LowRank, Sum
+from regard.composite import ByHead, Sum
 from regard.evaluate import prepared
 from regard.explain.record import Panel, Step
 from regard.explain.steps import cells
 from regard.inputs import Inputs, inputs
 from regard.mechanism import Mechanism
-from regard.parts.features import PositiveFeatures
 from regard.parts.masks import And, Blocks, Documents, Not, Or, RandomBlocks
 from regard.parts.relative import Span
-from regard.recurrence import Recurrence
+from regard.protocol import Attention
 from regard.run import reference
 
 LENGTHS = (32, 128, 512)
@@ -26,15 +27,8 @@ def pattern(attention: Attention, x: Inputs) -> Step:
     return Step("pattern", "", "", panels, "queries down, keys across")
 
 
+@singledispatch
 def _panels(attention: Attention, x: Inputs, prefix: str = "") -> list[Panel]:
-    if isinstance(attention, Sum):
-        return [p for branch in attention.branches for p in _panels(branch, x, f"{branch.name}, ")][:4]
-    if isinstance(attention, ByHead):
-        found = []
-        for part, mechanism in attention.parts:
-            first, _, _ = part.indices(x.q.shape[1])
-            found += _panels(mechanism, x, f"head {first + 1}, {mechanism.name}, ")[:1]
-        return found[:4]
     flags = _flags(attention, x)
     differ = not bool((flags == flags[:, :1]).all())
     heads = range(min(flags.shape[1], 4) if differ else 1)
@@ -45,23 +39,39 @@ def _panels(attention: Attention, x: Inputs, prefix: str = "") -> list[Panel]:
     ]
 
 
-def _flags(attention: Mechanism | Recurrence | LowRank, x: Inputs) -> Tensor:
-    """[1,H,Tq,Tk] of 0, 1 and 2."""
-    if isinstance(attention, Mechanism):
-        made = prepared(attention, x)
-        tile = reference.whole(made)
-        weights = reference.attend(attention, x)[1]
-        allowed = reference.allowed_cells(attention, made, tile).expand(1, made.q.shape[1], *weights.shape[2:])
-        allowed = allowed[:, : weights.shape[1]]
-        return allowed + (weights != 0).to(weights.dtype) * allowed
-    past = torch.ones(x.q.shape[2], x.k.shape[2], dtype=x.q.dtype)
-    if isinstance(attention, LowRank):
-        return 2 * past[None, None]
-    return 2 * past.tril()[None, None]
+@_panels.register
+def _of_branches(attention: Sum, x: Inputs, prefix: str = "") -> list[Panel]:
+    return [p for branch in attention.branches for p in _panels(branch, x, f"{branch.name}, ")][:4]
+
+
+@_panels.register
+def _of_heads(attention: ByHead, x: Inputs, prefix: str = "") -> list[Panel]:
+    panels: list[Panel] = []
+    for part, mechanism in attention.parts:
+        first, _, _ = part.indices(x.q.shape[1])
+        panels += _panels(mechanism, x, f"head {first + 1}, {mechanism.name}, ")[:1]
+    return panels[:4]
+
+
+@singledispatch
+def _flags(attention: Attention, x: Inputs) -> Tensor:
+    """[1,H,Tq,Tk] of 0, 1 and 2: as far as can be told of any attention, the past, or everything."""
+    every = 2 * torch.ones(1, 1, x.q.shape[2], x.k.shape[2], dtype=x.q.dtype)
+    return every.tril() if attention.is_causal else every
+
+
+@_flags.register
+def _flags_of_mechanism(attention: Mechanism, x: Inputs) -> Tensor:
+    made = prepared(attention, x)
+    tile = reference.whole(made)
+    weights = reference.attend(attention, x)[1]
+    allowed = reference.allowed_cells(attention, made, tile).expand(1, made.q.shape[1], *weights.shape[2:])
+    allowed = allowed[:, : weights.shape[1]]
+    return allowed + (weights != 0).to(weights.dtype) * allowed
 
 
 def _numbers(size: int) -> list[str]:
-    return [str(place) for place in range(size)]
+    return [str(index) for index in range(size)]
 
 
 def pairs(attention: Attention) -> list[tuple[int, int]] | None:
@@ -72,9 +82,15 @@ def pairs(attention: Attention) -> list[tuple[int, int]] | None:
 
 
 def _decided_elsewhere(mechanism: Mechanism) -> bool:
-    """Whether a prepare chooses among the keys, or the mask holds tensors. Features leave the keys where they are."""
-    choosing = (part for part in mechanism.prepare if not isinstance(part, PositiveFeatures))
-    return _held(mechanism.mask) or any(getattr(part, "scope", "") == "sequence" for part in choosing)
+    """Whether the mask holds tensors, or a prepare chooses among the keys or makes others of them."""
+    if _held(mechanism.mask):
+        return True
+    x = inputs(*(torch.ones(1, 2, 4, 4) for _ in range(3)))
+    try:
+        made = prepared(mechanism, x)
+    except ValueError:  # it takes other inputs than plain ones, and leaves the keys to the mask
+        return False
+    return made.allowed is not None or made.key_axis == "slots" or made.k.shape[2] != x.k.shape[2]
 
 
 def _held(mask: object) -> bool:

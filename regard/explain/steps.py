@@ -17,10 +17,10 @@ from regard.explain.grid import cells
 from regard.explain.record import Kind, Panel, Step
 from regard.inputs import Inputs, Tile, without_invalid
 from regard.mechanism import Mechanism
-from regard.parts.masks import And, First, Full, Near, Not, Or
+from regard.parts.masks import And, Band, FirstKeys, Full, Not, Or
 from regard.parts.normalisers import Softmax
 from regard.parts.prepare import KeyHeads
-from regard.parts.scores import Dot, MixScores
+from regard.parts.scores import Dot
 from regard.run import reference
 
 
@@ -59,14 +59,14 @@ def meaning(part: Any) -> str:
 
 def mask_meaning(mask: Any) -> str:
     """What a mask asks of the positions p_i of a query and p_j of a key."""
-    if isinstance(mask, Near):
+    if isinstance(mask, Band):
         low = "" if mask.after is None else f"{-mask.after} <= "
         high = "" if mask.before is None else f" <= {mask.before}"
         return "p_j <= p_i" if (mask.before, mask.after) == (None, 0) else f"{low}p_i - p_j{high}"
     if isinstance(mask, And | Or):
         sides = (f"({mask_meaning(side)})" for side in (mask.left, mask.right))
         return (" and " if isinstance(mask, And) else " or ").join(sides)
-    if isinstance(mask, First):
+    if isinstance(mask, FirstKeys):
         return f"p_j < {mask.count}" + (" and p_j <= p_i" if mask.causal else "")
     return f"not ({mask_meaning(mask.part)})" if isinstance(mask, Not) else meaning(mask)
 
@@ -74,7 +74,7 @@ def mask_meaning(mask: Any) -> str:
 def heads_meet(mechanism: Mechanism) -> bool:
     """Whether one head's numbers cannot be followed without another's."""
     parts: tuple[Any, ...] = (*mechanism.adjust, *mechanism.score, *mechanism.prepare)
-    return any(getattr(part, "scope", "") == "heads" or isinstance(part, MixScores | KeyHeads) for part in parts)
+    return any(getattr(part, "mixes_heads", False) or isinstance(part, KeyHeads) for part in parts)
 
 
 def per_token(name: str, equation: str, values: Tensor, rows: Sequence[str], labels: Labels, said: str = "") -> Step:

@@ -8,40 +8,21 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers.masking_utils import flash_attention_mask
 
 from regard.core import ranges
 from regard.core.ranges import Ranges
-from regard.errors import UserError
+from regard.hf.errors import Unsupported
+from regard.hf.families import HARMLESS, SINKS
 from regard.hf.masks import ModelMask, split_mask
+from regard.hf.seam import AttentionCall
 from regard.mechanism import Mechanism, Score
 from regard.parts.masks import Full
 from regard.parts.mixes import WeightedSum
 from regard.parts.normalisers import Softmax
 from regard.parts.scores import Dot, Softcap, Table, widened
 
-HONOURED = frozenset({"position_bias", "softcap", "s_aux", "is_causal"})
-
-# Known not to change what attention computes: their effect is in the mask, the positions or elsewhere in the model.
-HARMLESS = frozenset(
-    {
-        "cache_position",
-        "deterministic",
-        "encoder_hidden_states",
-        "logits_to_keep",
-        "num_items_in_batch",
-        "output_attentions",
-        "output_hidden_states",
-        "output_router_logits",
-        "position_ids",
-        "return_dict",
-        "sliding_window",
-        "use_cache",
-    }
-)
-
-
-class Unsupported(UserError):
-    """The model, or one call of its attention, is outside what can be watched exactly; says what and what to do."""
+HONOURED = frozenset({"position_bias", "softcap", "is_causal", *SINKS})
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,59 +58,67 @@ class Call:
         return replace(self, q=q, k=k, v=v, mechanism=mechanism, allowed=self.allowed.head_slice(heads))
 
 
-def read(
-    module: nn.Module,
-    where: str,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    mask: Any,
-    scaling: float | None,
-    keywords: Mapping[str, Any],
-) -> Call:
+def read(call: AttentionCall, where: str) -> Call:
     """The call as data. `where` names the layer in errors. Raises Unsupported for a keyword that changes the result
     in a way not known here."""
+    query, key, keywords = call.query, call.key, call.keywords
     unknown = sorted(name for name, value in keywords.items() if value is not None and name not in HONOURED | HARMLESS)
     if unknown:
         raise Unsupported(
             f"{where} passes {', '.join(map(repr, unknown))} to its attention, which regard does not know how to "
             "honour; watch other layers with layers=…, or report the model"
         )
-    allowed, bias = _allowed(module, query, key, mask, keywords, where)
-    terms: list[Score] = [Dot(query.shape[-1] ** -0.5 if scaling is None else scaling)]
+    question, certain = call.questions.of(call.mask, query.shape[2], key.shape[2], keywords.get("sliding_window"))
+    allowed, bias = _allowed(call, question if certain else None, where)
+    terms: list[Score] = [Dot(query.shape[-1] ** -0.5 if call.scaling is None else call.scaling)]
     if keywords.get("position_bias") is not None:
         terms.append(Table(_cropped(keywords["position_bias"], query, key, where)))
     if keywords.get("softcap") is not None:
         terms.append(Softcap(float(keywords["softcap"])))
     if bias is not None:
         terms.append(Table(bias))
-    sink = keywords.get("s_aux")
+    sink: Tensor | float | None = next(
+        (widened(keywords[name].detach()) for name in SINKS if keywords.get(name) is not None), None
+    )
+    if isinstance(sink, Tensor) and sink.ndim == 4:
+        # a logit for each query: e^s / (e^σ + Σ e^s) = e^(s - σ) / (1 + Σ e^(s - σ))
+        terms.append(Table(-sink.expand(-1, -1, -1, key.shape[2])))
+        sink = 0.0
     mechanism = Mechanism(
-        name=type(module).__name__,
+        name=type(call.module).__name__,
         source="the model's own",
         score=tuple(terms),
         mask=Full(),
-        normaliser=Softmax(None if sink is None else widened(sink.detach())),
+        normaliser=Softmax(sink),
         mix=WeightedSum(),
     )
-    own = mask if isinstance(mask, ModelMask) else None
-    first_query, first_key = (None, 0) if own is None else (own.query_offset, own.key_offset)
-    return Call(query, key, value, mechanism, allowed, first_query, first_key, own)
+    first_query, first_key = (None, 0) if question is None else (question.query_offset, question.key_offset)
+    return Call(query, key, call.value, mechanism, allowed, first_query, first_key, question)
 
 
-def _allowed(
-    module: nn.Module, query: Tensor, key: Tensor, mask: Any, keywords: Mapping[str, Any], where: str
-) -> tuple[Ranges, Tensor | None]:
-    num_queries, num_keys = query.shape[2], key.shape[2]
-    if mask is None:
-        return _without_mask(module, num_queries, num_keys, keywords, query.device), None
+def _allowed(call: AttentionCall, question: ModelMask | None, where: str) -> tuple[Ranges, Tensor | None]:
+    num_queries, num_keys = call.query.shape[2], call.key.shape[2]
+    if call.mask is None and (question is None or question.answer is not flash_attention_mask):
+        return _without_mask(call.module, num_queries, num_keys, call.keywords, call.query.device), None
     try:
-        seen, bias = (mask.ranges(), None) if isinstance(mask, ModelMask) else split_mask(mask)
+        seen, bias = _dense_mask(call, where) if question is None else (question.ranges(), None)
     except ranges.TooManyRuns as error:
         raise Unsupported(f"the mask of {where} cannot be stated as intervals: {error}") from None
-    if seen.num_keys != num_keys and isinstance(mask, ModelMask):
-        raise Unsupported(f"{where} was given a mask over {seen.num_keys} keys for {num_keys} keys")
+    if seen.num_queries == 1 < num_queries:  # one row for all queries
+        start, stop = (table.expand(-1, -1, num_queries, -1) for table in (seen.start, seen.stop))
+        seen = Ranges(start, stop, seen.num_keys)
+    if seen.num_keys != num_keys:
+        raise Unsupported(f"{where} was passed a mask over {seen.num_keys} keys for {num_keys} keys")
     return seen, bias
+
+
+def _dense_mask(call: AttentionCall, where: str) -> tuple[Ranges, Tensor | None]:
+    """A mask that the model or its user made by itself, read cell by cell."""
+    mask = call.mask
+    if not isinstance(mask, Tensor) or mask.ndim != 4:
+        shape = list(mask.shape) if isinstance(mask, Tensor) else type(mask).__name__
+        raise Unsupported(f"{where} was passed a mask {shape}, which is none of [batch, heads, queries, keys]")
+    return split_mask(mask.detach().expand(-1, -1, call.query.shape[2], -1))
 
 
 def _without_mask(

@@ -1,8 +1,8 @@
 """transformers' masks as ranges: what its mask functions describe, without ever holding an n × n matrix.
 
-transformers asks a mask function, once per forward and mask type, for whatever its attention function wants. Ours
-returns a ModelMask: it remembers the question, so that it can give the model's own attention the mask it would have
-had (`own`), and watchers the exact ranges (`ranges`).
+transformers asks a mask function, once per forward and mask type, for whatever its attention function wants. A
+ModelMask is such a question, remembered: it gives the mask that the model's own attention would have had (`own`), and
+the exact ranges (`ranges`).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn.attention.flex_attention import BlockMask
 from transformers import masking_utils
-from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, sdpa_mask
+from transformers.masking_utils import sdpa_mask
 
 from regard.core import ranges
 from regard.core.ranges import Ranges
@@ -27,11 +27,11 @@ from regard.parts import masks
 class ModelMask(BlockMask):
     """One mask of one forward. It passes through transformers wherever a finished 4-D mask may.
 
-    question: the keywords of transformers' mask function, offsets cloned; implementation: the model's own attention.
+    answer: the mask function of the model's implementation; question: its keywords, offsets cloned.
     """
 
-    def __init__(self, implementation: str, question: dict[str, Any]) -> None:
-        self.implementation = implementation
+    def __init__(self, answer: Callable[..., Any], question: dict[str, Any]) -> None:
+        self.answer = answer
         self.question = question
         self._own: list[Any] = []
         self._ranges: Ranges | None = None
@@ -56,17 +56,21 @@ class ModelMask(BlockMask):
 
     def padding(self) -> Tensor | None:
         """bool [B, slots]: the tokens that are not padding, from slot 0; None where there is no padding mask."""
-        given = self.question.get("attention_mask")
-        if given is None:
+        flags = self.question.get("attention_mask")
+        if flags is None:
             return None
-        short = self.num_keys + self.key_offset - given.shape[-1]
-        return torch.nn.functional.pad(given.bool(), (0, max(short, 0)))
+        short = self.num_keys + self.key_offset - flags.shape[-1]
+        return torch.nn.functional.pad(flags.bool(), (0, max(short, 0)))
 
     def own(self) -> Any:
-        """The mask that the model's own attention would have been given."""
+        """The mask of the model's own implementation."""
         if not self._own:
-            self._own.append(ALL_MASK_ATTENTION_FUNCTIONS[self.implementation](**self.question))
+            self._own.append(self.answer(**self.question))
         return self._own[0]
+
+    def forget_own(self) -> None:
+        """Let go of the mask that `own` made."""
+        self._own.clear()
 
     def ranges(self) -> Ranges:
         """What each query may see, padding included. Computed once, shared by the layers."""
@@ -136,25 +140,53 @@ class ModelMask(BlockMask):
         return self
 
     def __getitem__(self, index: Any) -> Any:
-        own = self.own()
-        if own is None:
-            raise ValueError(
-                "this model edits its attention mask, which is only possible on a dense one; "
-                "regard cannot watch it without changing it"
-            )
-        return own[index]
+        return self._dense()[index]
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_") or not hasattr(Tensor, name):
+            raise AttributeError(name)
+        return getattr(self._dense(), name)
+
+    @classmethod
+    def __torch_function__(cls, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return function(*map(_as_tensor, args), **{k: _as_tensor(v) for k, v in (kwargs or {}).items()})
+
+    def _dense(self) -> Tensor:
+        """The mask as the model's implementation makes it, for a model that computes with it."""
+        question = self.question | {"allow_is_causal_skip": False, "allow_is_bidirectional_skip": False}
+        dense = self.answer(**question)
+        assert isinstance(dense, Tensor)
+        return dense
 
     def __repr__(self) -> str:
         return f"ModelMask({self.num_queries} queries, {self.num_keys} keys)"
 
 
-def model_mask(implementation: str, question: dict[str, Any]) -> ModelMask:
+def _as_tensor(value: Any) -> Any:
+    """The value with every ModelMask in it as a tensor."""
+    if isinstance(value, tuple | list):
+        return type(value)(_as_tensor(part) for part in value)
+    return value._dense() if isinstance(value, ModelMask) else value
+
+
+def _on_tensor(operator: str) -> Callable[..., Any]:
+    def apply(self: ModelMask, *others: Any) -> Any:
+        return getattr(self._dense(), operator)(*map(_as_tensor, others))
+
+    return apply
+
+
+for _operator in ("add", "radd", "sub", "rsub", "mul", "rmul", "and", "rand", "or", "ror", "invert", "lt", "gt", "ge"):
+    setattr(ModelMask, f"__{_operator}__", _on_tensor(f"__{_operator}__"))
+
+
+def model_mask(answer: Callable[..., Any], question: dict[str, Any]) -> ModelMask:
     """A ModelMask, with the offsets copied: a static cache changes its tensors in place before layers read them."""
     kept = {
         k: v.clone() if k in ("q_offset", "kv_offset") and isinstance(v, Tensor) else v for k, v in question.items()
     }
     kept.setdefault("mask_function", masking_utils.causal_mask_function)
-    return ModelMask(implementation, kept)
+    return ModelMask(answer, kept)
 
 
 def recognise(function: Callable[..., Any]) -> Mask | None:
@@ -170,9 +202,9 @@ def recognise(function: Callable[..., Any]) -> Mask | None:
         case "or_masks":
             return _joined(cells["mask_functions"], masks.Or)
         case "sliding_window_overlay":
-            return masks.Near(before=cells["sliding_window"] - 1, after=None)
+            return masks.Band(before=cells["sliding_window"] - 1, after=None)
         case "sliding_window_bidirectional_overlay":
-            return masks.Near(before=cells["sliding_window"], after=cells["sliding_window"])
+            return masks.Band(before=cells["sliding_window"], after=cells["sliding_window"])
         case "chunked_overlay" if not bool(cells["left_padding"].any()):
             return masks.Chunk(cells["chunk_size"])
     return None
@@ -210,10 +242,11 @@ def _cell(function: Callable[..., Any], name: str) -> Any:
 def split_mask(mask: Tensor) -> tuple[Ranges, Tensor | None]:
     """A dense 4-D mask as (ranges, bias). Booleans allow; of floats, the type's minimum and -inf exclude, others add.
 
-    bias: float [B or 1, H or 1, Tq, Tk], or None where nothing is added. Raises TooManyRuns for a shredded mask.
+    bias: float [B or 1, H or 1, Tq, Tk], or None where nothing is added. A shredded mask has as many intervals a row as
+    it takes: whoever holds it holds queries × keys already.
     """
     if mask.dtype == torch.bool:
-        return ranges.from_dense(mask), None
+        return ranges.from_dense(mask, max_runs=None), None
     allowed = mask > torch.finfo(mask.dtype).min / 2
     bias = mask.masked_fill(~allowed, 0.0)
-    return ranges.from_dense(allowed), bias if bool(bias.any()) else None
+    return ranges.from_dense(allowed, max_runs=None), bias if bool(bias.any()) else None

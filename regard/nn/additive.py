@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from regard.composite import Attention
-from regard.errors import UserError
-from regard.mechanism import Mechanism
+from regard.mechanism import Mechanism, single
 from regard.nn.mechanisms import Given, Learned, built, call, settled
 from regard.parts.prepare import Project
 from regard.parts.scores import Additive
+from regard.protocol import Attention
 
 
 class AdditiveAttention(nn.Module):
@@ -30,9 +29,7 @@ class AdditiveAttention(nn.Module):
 
     def attention(self) -> Mechanism:
         """The record of this forward: the mechanism with the additive score in place of its own."""
-        around = built(self.mechanism)
-        if not isinstance(around, Mechanism):
-            raise UserError(f"{around.name} has no row of scores to make additive; give a single mechanism")
+        around = single(built(self.mechanism), "an additive score replaces another")
         project = Project(self.query.weight.T, self.key.weight.T)
         return around.replace(prepare=(project, *around.prepare), score=(Additive(self.score.weight[0]),))
 

@@ -8,15 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from regard.composite import Attention
 from regard.errors import UserError
 from regard.inputs import Inputs, inputs
-from regard.mechanism import Mechanism
+from regard.lower import reads_positions
+from regard.mechanism import Mechanism, single
 from regard.parts.adjusts import Dropout
-from regard.parts.masks import And, Full, causal
-from regard.recurrence import Recurrence
+from regard.parts.masks import causal
+from regard.protocol import Attention
 from regard.run import compose, reference
-from regard.run.attention import parsed
 
 
 class Learned(nn.Module):
@@ -48,7 +47,7 @@ Given = Attention | str | Learned
 
 def settled(given: Given) -> Attention | Learned:
     """The mechanism, its text read once."""
-    return given if isinstance(given, Learned) else parsed(given)
+    return given if isinstance(given, Learned) else compose.resolved(given)
 
 
 def built(given: Attention | Learned) -> Attention:
@@ -57,23 +56,24 @@ def built(given: Attention | Learned) -> Attention:
 
 
 def made_causal(attention: Attention) -> Attention:
-    """The mechanism with its mask ANDed with causal; a recurrence is causal already."""
-    if isinstance(attention, Mechanism):
-        mask = causal() if isinstance(attention.mask, Full) else And(causal(), attention.mask)
-        return attention.replace(mask=mask)
-    if isinstance(attention, Recurrence):
-        return attention
-    raise UserError(f"{attention.name} is a composite: give each of its parts a causal mask instead")
+    """The mechanism, in which no token sees a later one: a causal mask added where it is not causal already."""
+    return attention if attention.is_causal else attention.masked(causal())
 
 
 def with_dropout(attention: Attention, p: float, training: bool) -> Attention:
     """The mechanism with dropout on its weights while training; its noise follows torch's random state."""
     if not training or p == 0.0:
         return attention
-    if not isinstance(attention, Mechanism):
-        raise UserError(f"dropout acts on weights, and {attention.name} is a {type(attention).__name__}; set dropout=0")
-    seed = int(torch.randint(2**31 - 1, ()))
-    return attention.replace(adjust=(*attention.adjust, Dropout(p, seed)))
+    mechanism = single(attention, f"dropout={p} acts on the weights of a row")
+    seed = int(torch.randint(2**31 - 1, (), device="cpu"))
+    return mechanism.replace(adjust=(*mechanism.adjust, Dropout(p, seed)))
+
+
+def reads_any_positions(attention: Attention) -> bool:
+    """Whether some part of an attention needs to know where queries and keys stand; prepares are taken to."""
+    if not isinstance(attention, Mechanism) or attention.prepare or reads_positions(attention.mask):
+        return True
+    return any(getattr(part, "reads_positions", False) for _, part in attention.composition())
 
 
 def attend(attention: Attention, x: Inputs, need_weights: bool) -> tuple[Tensor, Tensor | None]:
@@ -99,7 +99,9 @@ def joined(x: Tensor) -> Tensor:
 
 
 def head_width(width: int, heads: int, what: str) -> int:
-    """width / heads; raises UserError where that is no whole number."""
+    """width / heads; raises UserError where that is no whole number of at least 1."""
+    if width < 1:
+        raise UserError(f"{what} of {width} holds nothing; give at least 1")
     if heads < 1 or width % heads:
         raise UserError(f"{what} of {width} does not divide into {heads} heads; choose a divisor of {width}")
     return width // heads

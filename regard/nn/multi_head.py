@@ -7,13 +7,10 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
-from regard.composite import Attention
-from regard.core import ranges
-from regard.core.ranges import Ranges
 from regard.errors import UserError
-from regard.inputs import Inputs, inputs
-from regard.lower import reads_positions
-from regard.mechanism import Mechanism
+from regard.inputs import inputs
+from regard.mechanism import single
+from regard.nn.masks import Masks, masks_of
 from regard.nn.mechanisms import (
     Given,
     Learned,
@@ -22,11 +19,13 @@ from regard.nn.mechanisms import (
     head_width,
     joined,
     made_causal,
+    reads_any_positions,
     settled,
     split,
     with_dropout,
 )
 from regard.parts.scores import Table
+from regard.protocol import Attention
 
 
 class MultiHeadAttention(nn.Module):
@@ -105,27 +104,37 @@ class MultiHeadAttention(nn.Module):
         attn_mask: Tensor | None = None,
         average_attn_weights: bool = True,
         is_causal: bool = False,
+        *,
+        query_positions: Tensor | None = None,
+        key_positions: Tensor | None = None,
     ) -> tuple[Tensor, Tensor | None]:
         """query [L,N,E] ([N,L,E] with batch_first, [L,E] unbatched), key, value alike -> output, and weights or None.
 
         key_padding_mask [N,S] and attn_mask [L,S] or [N·heads,L,S]: bool, True = left out, or float, added to scores.
-        Weights [N,L,S], averaged over heads unless average_attn_weights=False ([N,heads,L,S]).
+        Weights [N,L,S], averaged over heads unless average_attn_weights=False ([N,heads,L,S]). is_causal needs no
+        attn_mask; where L and S differ, it and a mechanism that reads positions need query_positions [L] or [N,L]
+        (key_positions default to 0 … S-1). Keys of add_bias_kv and add_zero_attn are seen by all.
         """
         unbatched = query.ndim == 2
         q, k, v = (self._batch_first(x, unbatched) for x in (query, key, value))
         if key_padding_mask is not None and unbatched:
             key_padding_mask = key_padding_mask[None]
         attention = built(self.mechanism)
-        if is_causal and attn_mask is None:
+        if is_causal and attn_mask is None and self._num_added:
+            attn_mask = _causal_pairs(q.shape[1], k.shape[1], q.device)
+        elif is_causal and attn_mask is None:
             attention = made_causal(attention)
-        x, bias = self._inputs(attention, q, k, v, key_padding_mask, attn_mask)
-        for extra in bias:
-            if not isinstance(attention, Mechanism):
-                raise UserError(f"a float mask adds to scores, and {attention.name} has none; give a bool mask")
-            attention = attention.replace(score=(*attention.score, Table(extra)))
+        heads, masks = self._inputs(q, k, v, key_padding_mask, attn_mask)
+        for bias in masks.biases:
+            mechanism = single(attention, "a float mask adds to scores")
+            attention = mechanism.replace(score=(*mechanism.score, Table(bias)))
+        at = self._positions(attention, heads, query_positions, key_positions)
         attention = with_dropout(attention, self.dropout, self.training)
-        found, weights = attend(attention, x, need_weights)
-        out = self.out_proj(joined(found))
+        x = inputs(
+            *heads, key_valid=masks.valid, allowed=masks.allowed, query_positions=at, key_positions=key_positions
+        )
+        mixed, weights = attend(attention, x, need_weights)
+        out = self.out_proj(joined(mixed))
         out = out[0] if unbatched else out if self.batch_first else out.transpose(0, 1)
         if weights is not None:
             weights = weights.mean(1) if average_attn_weights else weights
@@ -138,45 +147,32 @@ class MultiHeadAttention(nn.Module):
         return x[None] if unbatched else x if self.batch_first else x.transpose(0, 1)
 
     def _inputs(
-        self,
-        attention: Attention,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        padding: Tensor | None,
-        attn_mask: Tensor | None,
-    ) -> tuple[Inputs, list[Tensor]]:
-        """Split heads and masks as data, and the float masks, which are score terms."""
+        self, query: Tensor, key: Tensor, value: Tensor, padding: Tensor | None, attn_mask: Tensor | None
+    ) -> tuple[tuple[Tensor, ...], Masks]:
+        """Queries, keys and values by head, with what is added to the keys; and the masks."""
         biases = [None] * 3 if self.in_proj_bias is None else self.in_proj_bias.chunk(3)
         q, k, v = (linear(x, w, b) for x, w, b in zip((query, key, value), self._projections(), biases, strict=True))
         k, v = self._added(k, self.bias_k), self._added(v, self.bias_v)
-        given = k.shape[1] - key.shape[1]
-        batch, num_queries, num_keys = q.shape[0], q.shape[1], key.shape[1]
-        valid, allowed, bias = None, None, []
-        if padding is not None:
-            _fits("key_padding_mask", padding, (batch, num_keys))
-            if padding.dtype == torch.bool:
-                valid = torch.nn.functional.pad(~padding, (0, given), value=True)
-            else:
-                bias.append(torch.nn.functional.pad(padding, (0, given))[:, None, None].to(q.dtype))
-        if attn_mask is not None:
-            heads_first = (batch * self.num_heads, num_queries, num_keys)
-            _fits("attn_mask", attn_mask, (num_queries, num_keys) if attn_mask.ndim == 2 else heads_first)
-            mask = attn_mask[None, None] if attn_mask.ndim == 2 else attn_mask.unflatten(0, (batch, self.num_heads))
-            mask = torch.nn.functional.pad(mask, (0, given), value=0)
-            if mask.dtype == torch.bool:
-                allowed = _ranges(~mask)
-            else:
-                bias.append(mask.to(q.dtype))
-        for place, extra in enumerate(bias):
-            open_cells = extra != -float("inf")
-            if not bool(open_cells.all()):
-                here = _ranges(open_cells.expand(-1, -1, num_queries, -1))
-                allowed = here if allowed is None else _both(allowed, here)
-                bias[place] = torch.where(open_cells, extra, 0.0)
-        at = _indices(attention, q.shape[1], k.shape[1])
-        split_heads = (split(t, self.num_heads) for t in (q, k, v))
-        return inputs(*split_heads, key_valid=valid, allowed=allowed, query_positions=at, key_positions=None), bias
+        shape = (q.shape[0], self.num_heads, q.shape[1], key.shape[1])
+        masks = masks_of(padding, attn_mask, shape, self._num_added)
+        return tuple(split(t, self.num_heads) for t in (q, k, v)), masks
+
+    @property
+    def _num_added(self) -> int:
+        return (self.bias_k is not None) + self.add_zero_attn
+
+    def _positions(
+        self, attention: Attention, heads: tuple[Tensor, ...], of_queries: Tensor | None, of_keys: Tensor | None
+    ) -> Tensor | None:
+        """Those of the queries as they came; without any, indices for dropout's noise where lengths differ."""
+        if (of_queries is not None or of_keys is not None) and self._num_added:
+            raise UserError(
+                "keys that add_bias_kv and add_zero_attn append have no positions; leave query_positions out"
+            )
+        num_queries, num_keys = heads[0].shape[2], heads[1].shape[2]
+        if of_queries is None and num_queries != num_keys and not reads_any_positions(attention):
+            return torch.arange(num_queries, device=heads[0].device)
+        return of_queries
 
     def _added(self, x: Tensor, learned: Tensor | None) -> Tensor:
         """Keys or values with torch's extra ones at the end: a learned one (add_bias_kv), a zero (add_zero_attn)."""
@@ -185,27 +181,10 @@ class MultiHeadAttention(nn.Module):
         return torch.cat([x, x.new_zeros(x.shape[0], 1, x.shape[2])], 1) if self.add_zero_attn else x
 
 
-def _indices(attention: Attention, num_queries: int, num_keys: int) -> Tensor | None:
-    """Places for dropout's noise where queries and keys differ in number; a mechanism that reads positions is refused
-    by the engine, for nobody said them."""
-    if num_queries == num_keys or not isinstance(attention, Mechanism) or reads_positions(attention.mask):
-        return None
-    parts = (*attention.score, attention.normaliser, *attention.adjust, attention.mix)
-    if attention.prepare or any(getattr(part, "reads_positions", False) for part in parts):
-        return None
-    return torch.arange(num_queries)
-
-
-def _fits(name: str, mask: Tensor, shape: tuple[int, ...]) -> None:
-    if tuple(mask.shape) != shape:
-        raise UserError(f"{name} must be {list(shape)} for these inputs, got {list(mask.shape)}")
-    if mask.dtype != torch.bool and not mask.is_floating_point():
-        raise UserError(f"{name} is bool (True: left out) or float (added to scores), got {mask.dtype}")
-
-
-def _ranges(allowed: Tensor) -> Ranges:
-    return ranges.from_dense(allowed, max_runs=None)
-
-
-def _both(a: Ranges, b: Ranges) -> Ranges:
-    return ranges.from_dense(a.dense() & b.dense(), max_runs=None)
+def _causal_pairs(num_queries: int, num_keys: int, device: torch.device) -> Tensor:
+    """bool [L,S]: True for later keys, where keys without positions come after them."""
+    if num_queries != num_keys:
+        raise UserError(
+            f"is_causal does not say where {num_queries} queries on {num_keys} keys stand; give attn_mask instead"
+        )
+    return torch.ones(num_queries, num_keys, dtype=torch.bool, device=device).triu(1)

@@ -7,7 +7,6 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from regard.composite import Attention
 from regard.errors import UserError
 from regard.nn.mechanisms import (
     Given,
@@ -21,6 +20,7 @@ from regard.nn.mechanisms import (
     split,
     with_dropout,
 )
+from regard.protocol import Attention
 
 
 class CrossAttention(nn.Module):

@@ -56,9 +56,11 @@ class HardSpatialAttention(SpatialAttention):
         """image [B,C,H,W], state [B,state width]."""
         cells, soft = _cells(image), self.look.attention()
         keys = cells[:, None]
-        x = inputs(state[:, None, None], keys, keys, query_positions=torch.zeros(1, dtype=torch.int64))
+        x = inputs(
+            state[:, None, None], keys, keys, query_positions=torch.zeros(1, dtype=torch.int64, device=state.device)
+        )
         chance = reference.attend(soft.replace(mix=None), x)[1][:, 0, 0]
-        seed = int(torch.randint(2**31 - 1, ())) if self.training else 0
+        seed = int(torch.randint(2**31 - 1, (), device="cpu")) if self.training else 0
         choose = Gumbel(seed=seed, straight_through=False) if self.training else Hard()
         context, drawn = reference.attend(soft.replace(normaliser=choose), x)
         assert context is not None

@@ -14,8 +14,7 @@ from regard.mechanism import Mechanism
 from regard.nn.mechanisms import Given, built, head_width, joined, made_causal, settled, split
 from regard.nn.self_attention import SelfAttention
 from regard.parts.masks import Or, sinks
-from regard.recurrence import State
-from regard.run import compose
+from regard.recurrent import State
 from regard.zoo.titans import neural_memory
 
 GATES = ("forget", "momentum", "rate")
@@ -63,7 +62,7 @@ class NeuralMemory(nn.Module):
         v = split(silu(self.value(x)), self.heads)
         given = inputs(q, k, v, key_valid=valid, per_key=dict(zip(GATES, gates, strict=True)))
         memory = neural_memory(w_1=self.start[0], w_2=self._second(), mini_batch=self.mini_batch)
-        found, state = compose.recur(memory, given, state)
+        found, state = memory.recur(given, state)
         return self.out(joined(found)).to(x.dtype), state
 
     def _second(self) -> Tensor | None:

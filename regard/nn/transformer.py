@@ -18,7 +18,10 @@ NAMED: dict[str, Activation] = {"relu": relu, "gelu": gelu}
 
 
 class _Layer(nn.Module):
-    """What encoder and decoder layers share: the feed-forward network and norms, before or after each block."""
+    """What encoder and decoder layers share: the feed-forward network and norms, before or after each block.
+
+    Parameters come in torch's order, attention first, since optimizers keep their states by it.
+    """
 
     def __init__(
         self,
@@ -29,19 +32,23 @@ class _Layer(nn.Module):
         layer_norm_eps: float,
         norm_first: bool,
         bias: bool,
-        norms: int,
+        attentions: dict[str, MultiHeadAttention],
         how: dict[str, Any],
     ) -> None:
         super().__init__()
         if isinstance(activation, str) and activation not in NAMED:
             raise UserError(f"activation is one of {', '.join(NAMED)} or a function, not {activation!r}")
+        for name, attention in attentions.items():
+            self.add_module(name, attention)
         self.linear1 = nn.Linear(d_model, dim_feedforward, bias=bias, **how)
         self.dropout = nn.Dropout(dropout)
         self.linear2 = nn.Linear(dim_feedforward, d_model, bias=bias, **how)
         self.norm_first = norm_first
         self.activation = NAMED[activation] if isinstance(activation, str) else activation
-        for number in range(1, norms + 1):
+        numbers = range(1, len(attentions) + 2)
+        for number in numbers:
             self.add_module(f"norm{number}", nn.LayerNorm(d_model, layer_norm_eps, bias=bias, **how))
+        for number in numbers:
             self.add_module(f"dropout{number}", nn.Dropout(dropout))
 
     def _block(self, number: int, x: Tensor, block: Activation) -> Tensor:
@@ -55,6 +62,8 @@ class _Layer(nn.Module):
 
 class TransformerEncoderLayer(_Layer):
     """x ← norm(x + attention(x)), x ← norm(x + W_2 f(W_1 x)) (Vaswani 2017, 3.1): torch's with any mechanism."""
+
+    self_attn: MultiHeadAttention
 
     def __init__(
         self,
@@ -72,11 +81,10 @@ class TransformerEncoderLayer(_Layer):
         *,
         mechanism: Given = "scaled_dot",
     ) -> None:
-        how = {"device": device, "dtype": dtype}
-        super().__init__(d_model, dim_feedforward, dropout, activation, layer_norm_eps, norm_first, bias, 2, how)
-        self.self_attn = MultiHeadAttention(
-            d_model, nhead, dropout, bias, batch_first=batch_first, mechanism=mechanism, device=device, dtype=dtype
-        )
+        how: dict[str, Any] = {"device": device, "dtype": dtype}
+        own = MultiHeadAttention(d_model, nhead, dropout, bias, batch_first=batch_first, mechanism=mechanism, **how)
+        held = {"self_attn": own}
+        super().__init__(d_model, dim_feedforward, dropout, activation, layer_norm_eps, norm_first, bias, held, how)
 
     def forward(
         self,
@@ -99,6 +107,9 @@ class TransformerDecoderLayer(_Layer):
     mechanism: of the self-attention; cross_mechanism: of the attention to the memory.
     """
 
+    self_attn: MultiHeadAttention
+    multihead_attn: MultiHeadAttention
+
     def __init__(
         self,
         d_model: int,
@@ -116,14 +127,12 @@ class TransformerDecoderLayer(_Layer):
         mechanism: Given = "scaled_dot",
         cross_mechanism: Given = "scaled_dot",
     ) -> None:
-        how = {"device": device, "dtype": dtype}
-        super().__init__(d_model, dim_feedforward, dropout, activation, layer_norm_eps, norm_first, bias, 3, how)
-        self.self_attn, self.multihead_attn = (
-            MultiHeadAttention(
-                d_model, nhead, dropout, bias, batch_first=batch_first, mechanism=given, device=device, dtype=dtype
-            )
-            for given in (mechanism, cross_mechanism)
-        )
+        how: dict[str, Any] = {"device": device, "dtype": dtype}
+        held = {
+            name: MultiHeadAttention(d_model, nhead, dropout, bias, batch_first=batch_first, mechanism=of, **how)
+            for name, of in (("self_attn", mechanism), ("multihead_attn", cross_mechanism))
+        }
+        super().__init__(d_model, dim_feedforward, dropout, activation, layer_norm_eps, norm_first, bias, held, how)
 
     def forward(
         self,
@@ -142,7 +151,7 @@ class TransformerDecoderLayer(_Layer):
             return self.self_attn(x, x, x, tgt_key_padding_mask, False, tgt_mask, is_causal=tgt_is_causal)[0]
 
         def other(x: Tensor) -> Tensor:
-            given = (x, memory, memory, memory_key_padding_mask, False, memory_mask)
-            return self.multihead_attn(*given, is_causal=memory_is_causal)[0]
+            masks = (memory_key_padding_mask, False, memory_mask)
+            return self.multihead_attn(x, memory, memory, *masks, is_causal=memory_is_causal)[0]
 
         return self._block(3, self._block(2, self._block(1, tgt, own), other), self._feed_forward)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -11,8 +11,6 @@ from regard.inputs import Tile
 from regard.mechanism import WeightKind
 from regard.parts.noise import uniform
 from regard.parts.scores import mixed_heads, per_head
-
-Scope = Literal["pair", "heads"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,7 +21,7 @@ class MixWeights:
     """
 
     matrix: Tensor
-    scope: ClassVar[Scope] = "heads"
+    mixes_heads: ClassVar[bool] = True
     kind: ClassVar[WeightKind] = "signed"
 
     def __call__(self, weights: Tensor, tile: Tile) -> Tensor:
@@ -35,7 +33,6 @@ class LocalGaussian:
     """a_ij ← a_ij e^{-(p_j - c_i)² / 2σ²}, c the extra "centre" of each query (Luong 2015, eq. 10). sigma σ: tokens."""
 
     sigma: float
-    scope: ClassVar[Scope] = "pair"
     kind: ClassVar[WeightKind] = "subunit"
 
     def __call__(self, weights: Tensor, tile: Tile) -> Tensor:
@@ -52,8 +49,7 @@ class Dropout:
 
     p: float
     seed: int = 0
-    scope: ClassVar[Scope] = "pair"
-    unwatched: ClassVar[bool] = True
+    training_noise: ClassVar[bool] = True
     reads_positions: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
@@ -73,7 +69,7 @@ class Subtract:
     """a'_h = a_h - λ_h a_{H+h}: the second half of 2H heads taken from the first (Ye 2024, eq. 1). λ: number or [H]."""
 
     share: float | Tensor
-    scope: ClassVar[Scope] = "heads"
+    mixes_heads: ClassVar[bool] = True
     kind: ClassVar[WeightKind] = "signed"
 
     def __call__(self, weights: Tensor, tile: Tile) -> Tensor:

@@ -15,23 +15,7 @@ from regard.parts.joined import Combinable
 
 
 @dataclass(frozen=True, eq=False)
-class Full(Combinable):
-    """Every query sees every key."""
-
-    reads_positions: ClassVar[bool] = False
-
-    def __call__(self, batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
-        return (query == query) & (key == key)
-
-    def ranges(self, x: Inputs) -> Ranges:
-        return ranges.full(x.q.shape[2], x.k.shape[2], x.q.device)
-
-    def __str__(self) -> str:
-        return "full"
-
-
-@dataclass(frozen=True, eq=False)
-class Near(Combinable):
+class Band(Combinable):
     """-after <= p_i - p_j <= before: a band, inclusive on both sides; None means no limit on that side."""
 
     before: int | None
@@ -41,6 +25,10 @@ class Near(Combinable):
         for name, width in (("before", self.before), ("after", self.after)):
             if width is not None and width < 0:
                 raise ValueError(f"near({name}={width}): a band reaches at least 0 tokens; give 0 or more, or None")
+
+    @property
+    def is_causal(self) -> bool:
+        return self.after == 0
 
     def __call__(self, batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
         seen = (query == query) & (key == key)
@@ -63,7 +51,7 @@ class Near(Combinable):
 
 
 @dataclass(frozen=True, eq=False)
-class First(Combinable):
+class FirstKeys(Combinable):
     """p_j < count: the first keys; with causal=True only those at or before the query."""
 
     count: int
@@ -75,6 +63,10 @@ class First(Combinable):
 
     @property
     def reads_positions(self) -> bool:
+        return self.causal
+
+    @property
+    def is_causal(self) -> bool:
         return self.causal
 
     def __call__(self, batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
@@ -155,13 +147,24 @@ class Chunk(Combinable):
 
 @dataclass(frozen=True, eq=False)
 class Documents(Combinable):
-    """id[p_i] = id[p_j]: packed sequences do not see each other. ids: integers [batch or 1, positions]."""
+    """id[p_i] = id[p_j]: packed sequences do not see each other. ids: integers [batch or 1, positions]. Positions below
+    0 or beyond the ids belong to no document: they see nothing and are not seen."""
 
     ids: Tensor
 
+    def __post_init__(self) -> None:
+        if self.ids.ndim != 2 or self.ids.is_floating_point() or self.ids.is_complex():
+            raise ValueError(
+                f"document ids are integers [batch or 1, positions], got {self.ids.dtype} {list(self.ids.shape)}"
+            )
+
     def __call__(self, batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
-        row = batch if self.ids.shape[0] > 1 else torch.zeros_like(batch)
-        return self.ids[row, query] == self.ids[row, key]
+        row, last = batch if self.ids.shape[0] > 1 else torch.zeros_like(batch), self.ids.shape[1] - 1
+        inside = [(at >= 0) & (at <= last) for at in (query, key)]
+        if last < 0:
+            return inside[0] & inside[1]
+        of_query, of_key = (self.ids[row, at.clamp(0, last)] for at in (query, key))
+        return (of_query == of_key) & inside[0] & inside[1]
 
     def __str__(self) -> str:
         return "documents"

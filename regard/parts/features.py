@@ -4,28 +4,28 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from regard.inputs import Inputs
-from regard.parts.prepare import Scope
 from regard.parts.scores import widened
 
 
 @lru_cache(maxsize=16)
 def orthogonal_features(count: int, width: int, seed: int) -> Tensor:
     """ω [count, width] float64: rows Gaussian in length, orthogonal in blocks of `width` (Choromanski 2021, 2.4)."""
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator("cpu").manual_seed(seed)
     blocks = [_rotation(width, generator) for _ in range(-(-count // width))]
-    lengths = torch.randn(count, width, dtype=torch.float64, generator=generator).norm(dim=1, keepdim=True)
+    lengths = torch.randn(count, width, dtype=torch.float64, device="cpu", generator=generator).norm(
+        dim=1, keepdim=True
+    )
     return torch.cat(blocks)[:count] * lengths
 
 
 def _rotation(width: int, generator: torch.Generator) -> Tensor:
     """An orthogonal matrix, all directions alike. A QR decomposition alone prefers some: it chooses the signs."""
-    q, r = torch.linalg.qr(torch.randn(width, width, dtype=torch.float64, generator=generator))
+    q, r = torch.linalg.qr(torch.randn(width, width, dtype=torch.float64, device="cpu", generator=generator))
     return (q * r.diagonal().sign()).T
 
 
@@ -46,7 +46,6 @@ class PositiveFeatures:
 
     count: int = 256
     seed: int = 0
-    scope: ClassVar[Scope] = "sequence"
 
     def __post_init__(self) -> None:
         if self.count < 1:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -14,17 +16,39 @@ from regard.lower import encode_mask, ranges_of, reads_positions
 from regard.mechanism import Mask
 
 
-class Combinable:
+class Combinable(ABC):
     """What every mask shares: & | ~ build new masks, and a mask names itself in the text form."""
 
-    def __and__(self, other: Mask) -> And:
-        return And(self, other)  # type: ignore[arg-type]
+    @abstractmethod
+    def __call__(self, batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor: ...
+
+    def __and__(self, other: Mask) -> Combinable:
+        """Both; a mask that sees everything adds nothing."""
+        if isinstance(other, Full):
+            return self
+        return other if isinstance(self, Full) and isinstance(other, Combinable) else And(self, other)
 
     def __or__(self, other: Mask) -> Or:
-        return Or(self, other)  # type: ignore[arg-type]
+        return Or(self, other)
 
     def __invert__(self) -> Not:
-        return Not(self)  # type: ignore[arg-type]
+        return Not(self)
+
+
+@dataclass(frozen=True, eq=False)
+class Full(Combinable):
+    """Every query sees every key."""
+
+    reads_positions: ClassVar[bool] = False
+
+    def __call__(self, batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        return (query == query) & (key == key)
+
+    def ranges(self, x: Inputs) -> Ranges:
+        return ranges.full(x.q.shape[2], x.k.shape[2], x.q.device)
+
+    def __str__(self) -> str:
+        return "full"
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,6 +61,10 @@ class And(Combinable):
     @property
     def reads_positions(self) -> bool:
         return reads_positions(self.left) or reads_positions(self.right)
+
+    @property
+    def is_causal(self) -> bool:
+        return is_causal(self.left) or is_causal(self.right)
 
     def __call__(self, batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
         return self.left(batch, head, query, key) & self.right(batch, head, query, key)
@@ -58,6 +86,10 @@ class Or(Combinable):
     @property
     def reads_positions(self) -> bool:
         return reads_positions(self.left) or reads_positions(self.right)
+
+    @property
+    def is_causal(self) -> bool:
+        return is_causal(self.left) and is_causal(self.right)
 
     def __call__(self, batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
         return self.left(batch, head, query, key) | self.right(batch, head, query, key)
@@ -87,6 +119,11 @@ class Not(Combinable):
 
     def __str__(self) -> str:
         return f"~({self.part})" if isinstance(self.part, And | Or) else f"~{self.part}"
+
+
+def is_causal(mask: Mask) -> bool:
+    """Whether a mask says that no query sees a later position."""
+    return bool(getattr(mask, "is_causal", False))
 
 
 def _joined_ranges(mask: And | Or, x: Inputs, join: Callable[[Ranges, Ranges], Ranges]) -> Ranges:

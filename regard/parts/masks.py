@@ -9,34 +9,33 @@ from __future__ import annotations
 from torch import Tensor
 
 from regard.parts.bands import (
+    Band,
     Chunk,
     Dilated,
     Documents,
     Every,
-    First,
-    Full,
+    FirstKeys,
     GlobalTokens,
     Heads,
-    Near,
     Prefix,
     Summary,
 )
 from regard.parts.blocks import Blocks, NearBlocks, RandomBlocks
-from regard.parts.joined import And, Combinable, Not, Or
+from regard.parts.joined import And, Combinable, Full, Not, Or
 
 __all__ = [
     "And",
+    "Band",
     "Blocks",
     "Chunk",
     "Combinable",
     "Dilated",
     "Documents",
     "Every",
-    "First",
+    "FirstKeys",
     "Full",
     "GlobalTokens",
     "Heads",
-    "Near",
     "NearBlocks",
     "Not",
     "Or",
@@ -67,31 +66,31 @@ def full() -> Full:
     return Full()
 
 
-def causal() -> Near:
+def causal() -> Band:
     """p_j <= p_i: the past and the present."""
-    return Near(before=None, after=0)
+    return Band(before=None, after=0)
 
 
-def window(width: int) -> Near:
+def window(width: int) -> Band:
     """0 <= p_i - p_j < width: the last `width` tokens, itself included (Mistral 7B, section 2)."""
     if width < 1:
         raise ValueError(f"window({width}): a window holds at least 1 token; use causal() for no limit")
-    return Near(before=width - 1, after=0)
+    return Band(before=width - 1, after=0)
 
 
-def near(before: int | None, after: int | None) -> Near:
+def near(before: int | None, after: int | None) -> Band:
     """-after <= p_i - p_j <= before, inclusive: a band around each query; None: no limit on that side."""
-    return Near(before, after)
+    return Band(before, after)
 
 
-def sinks(count: int) -> First:
+def sinks(count: int) -> FirstKeys:
     """The first `count` keys, never the future (StreamingLLM: Xiao 2024, section 3.2)."""
-    return First(count, causal=True)
+    return FirstKeys(count, causal=True)
 
 
-def global_keys(count: int) -> First:
+def global_keys(count: int) -> FirstKeys:
     """The first `count` keys, seen by all queries."""
-    return First(count, causal=False)
+    return FirstKeys(count, causal=False)
 
 
 def prefix(count: int) -> Prefix:

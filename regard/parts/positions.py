@@ -23,7 +23,7 @@ def alibi_slopes(heads: int) -> Tensor:
     power = 1 << (heads.bit_length() - 1)
     slopes = [2.0 ** (-8.0 * (h + 1) / power) for h in range(power)]
     slopes += [2.0 ** (-4.0 * (h + 1) / power) for h in range(0, 2 * (heads - power), 2)]
-    return torch.tensor(slopes, dtype=torch.float64)
+    return torch.tensor(slopes, dtype=torch.float64, device="cpu")
 
 
 def t5_buckets(distance: Tensor, buckets: int, max_distance: int, bidirectional: bool) -> Tensor:
@@ -101,7 +101,7 @@ class Yarn:
         width = 2 * plain.shape[0]
         low = max(math.floor(self._dimension(self.fast, width, base)), 0)
         high = min(math.ceil(self._dimension(self.slow, width, base)), width - 1)
-        ramp = (torch.arange(width // 2, dtype=torch.float64) - low) / max(high - low, 0.001)
+        ramp = (torch.arange(width // 2, dtype=torch.float64, device=plain.device) - low) / max(high - low, 0.001)
         divided = ramp.clamp(0, 1)
         attention = 1.0 if self.factor <= 1 else 0.1 * math.log(self.factor) + 1.0
         return plain * (1 - divided) + plain / self.factor * divided, attention
@@ -114,21 +114,30 @@ class Yarn:
 Scaling = Linear | Dynamic | Llama3 | Yarn
 
 
+def length(*positions: Tensor) -> int:
+    """How many positions there are up to the last of these: 1 + the largest, 0 where there are none."""
+    return max((1 + int(at.amax()) for at in positions if at.numel()), default=0)
+
+
 def rotary_frequencies(width: int, base: float = 10_000.0) -> Tensor:
     """θ_i = base^{-2i/width}, i = 0 … width/2 - 1 (Su 2021, eq. 15). float64 [width / 2], radians per token."""
     if width < 2 or width % 2:
         raise ValueError(f"rotary positions turn pairs of dimensions; a width of {width} is not even and positive")
-    return base ** (-torch.arange(0, width, 2, dtype=torch.float64) / width)
+    return base ** (-torch.arange(0, width, 2, dtype=torch.float64, device="cpu") / width)
 
 
 def rotate(x: Tensor, positions: Tensor, frequencies: Tensor, interleaved: bool = False) -> Tensor:
     """R(p) x: each pair of dimensions turned by p·θ. x [B,H,T,D], positions [B,T]; pairs (i, i + width/2), as in Llama,
     or neighbours with interleaved=True, as in the paper. Dimensions beyond 2·len(θ) are left."""
-    half = frequencies.shape[0]
     angle = positions[:, None, :, None].to(torch.float64) * frequencies.to(positions.device)
-    cos, sin = angle.cos().to(x.dtype), angle.sin().to(x.dtype)
-    turned, rest = x[..., : 2 * half], x[..., 2 * half :]
-    a, b = (turned[..., ::2], turned[..., 1::2]) if interleaved else (turned[..., :half], turned[..., half:])
+    return turned(x, angle.cos().to(x.dtype), angle.sin().to(x.dtype), interleaved)
+
+
+def turned(x: Tensor, cos: Tensor, sin: Tensor, interleaved: bool = False) -> Tensor:
+    """Each pair of dimensions of x [B,H,T,D] turned by cosines and sines [B or 1,1,T,width / 2]."""
+    half = cos.shape[-1]
+    paired, rest = x[..., : 2 * half], x[..., 2 * half :]
+    a, b = (paired[..., ::2], paired[..., 1::2]) if interleaved else (paired[..., :half], paired[..., half:])
     pairs = (a * cos - b * sin, b * cos + a * sin)
     joined = torch.stack(pairs, -1).flatten(-2) if interleaved else torch.cat(pairs, -1)
     return torch.cat([joined, rest], -1)

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 
 from regard.inputs import NO_POSITION, Inputs, require_positions
 from regard.parts import positions
-from regard.parts.positions import Scaling
 from regard.parts.scores import widened
-
-Scope = Literal["token", "sequence"]
 
 
 def projected(x: Tensor, weight: Tensor, part: str) -> Tensor:
@@ -35,7 +31,6 @@ class Project:
     w_q: Tensor | None = None
     w_k: Tensor | None = None
     w_v: Tensor | None = None
-    scope: ClassVar[Scope] = "token"
 
     def __call__(self, x: Inputs) -> Inputs:
         if self.w_q is not None:
@@ -52,7 +47,6 @@ class Temperature:
     """q ← q / T, so that q·k / T: above 1 flatter, below 1 sharper (Hinton 2015, eq. 1)."""
 
     value: float
-    scope: ClassVar[Scope] = "token"
 
     def __post_init__(self) -> None:
         if not self.value > 0:
@@ -69,55 +63,12 @@ class Temperature:
 class Normalise:
     """q ← q/‖q‖, k ← k/‖k‖ (cosine: Luo 2017; QK-norm: Henry 2020, eq. 4). Zero vectors stay zero."""
 
-    scope: ClassVar[Scope] = "token"
-
     def __call__(self, x: Inputs) -> Inputs:
         q, k = (torch.nn.functional.normalize(widened(t), dim=-1) for t in (x.q, x.k))
         return x.replace(q=q, k=k)
 
     def __str__(self) -> str:
         return "unit"
-
-
-@dataclass(frozen=True)
-class Rotary:
-    """q_i ← R(p_i) q_i, k_j ← R(p_j) k_j: scores depend on p_i - p_j (Su 2021, eq. 14-16).
-
-    width: how many leading dimensions turn (None: all); scaling: for longer inputs than in training;
-    interleaved: pairs of neighbours as in the paper, else (i, i + width/2) as in Llama.
-    """
-
-    base: float = 10_000.0
-    width: int | None = None
-    scaling: Scaling | None = None
-    interleaved: bool = False
-    scope: ClassVar[Scope] = "token"
-
-    def __call__(self, x: Inputs) -> Inputs:
-        require_positions(x, "rotary")
-        width = x.q.shape[-1] if self.width is None else self.width
-        if width > x.q.shape[-1]:
-            raise ValueError(f"rotary(width={width}) turns more dimensions than queries have, {x.q.shape[-1]}")
-        length = 1 + int(torch.maximum(x.query_positions.amax(), x.key_positions.amax()))
-        frequencies, attention = self.frequencies(width, length)
-        q, k = (
-            positions.rotate(widened(t) * attention, p, frequencies, self.interleaved)
-            for t, p in ((x.q, x.query_positions), (x.k, x.key_positions))
-        )
-        return x.replace(q=q, k=k)
-
-    def frequencies(self, width: int, length: int) -> tuple[Tensor, float]:
-        """θ [width / 2] and the factor on queries and keys, for a sequence of this length."""
-        plain = positions.rotary_frequencies(width, self.base)
-        return (plain, 1.0) if self.scaling is None else self.scaling.frequencies(plain, self.base, length)
-
-    def __str__(self) -> str:
-        given = [] if self.base == 10_000.0 else [str(self.base)]
-        given += [] if self.width is None else [f"width={self.width}"]
-        given += [f"interleaved={self.interleaved}"] if self.interleaved else []
-        if self.scaling is not None:
-            raise ValueError("rotary with a scaling has no text form; build it in Python")
-        return f"rotary({', '.join(given)})" if given else "rotary"
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,7 +80,6 @@ class AddPositions:
 
     table: Tensor | None = None
     values: bool = False
-    scope: ClassVar[Scope] = "token"
 
     def __call__(self, x: Inputs) -> Inputs:
         require_positions(x, "the position embedding")
@@ -161,8 +111,6 @@ class AddPositions:
 class EluPlusOne:
     """φ(x) = elu(x) + 1 (Katharopoulos 2020, eq. 7)."""
 
-    scope: ClassVar[Scope] = "token"
-
     def __call__(self, x: Inputs) -> Inputs:
         q, k = (torch.nn.functional.elu(widened(t)) + 1 for t in (x.q, x.k))
         return x.replace(q=q, k=k)
@@ -188,7 +136,6 @@ class ProjectSequence:
 
     e: Tensor
     f: Tensor
-    scope: ClassVar[Scope] = "sequence"
 
     def __call__(self, x: Inputs) -> Inputs:
         for name, weight in (("E", self.e), ("F", self.f)):
@@ -204,7 +151,6 @@ class Memory:
 
     keys: Tensor
     values: Tensor
-    scope: ClassVar[Scope] = "sequence"
 
     def __call__(self, x: Inputs) -> Inputs:
         if self.keys.ndim != 3 or self.keys.shape[:2] != self.values.shape[:2]:
@@ -229,7 +175,6 @@ class Latent:
     w_uk: Tensor
     w_uv: Tensor
     absorbed: bool = False
-    scope: ClassVar[Scope] = "token"
 
     def __call__(self, x: Inputs) -> Inputs:
         rank, plain = self.w_uk.shape[1:]
@@ -256,7 +201,6 @@ class SplitHeads:
     """Each head's query and key cut in `parts` along the width: parts · H score heads, the first cuts first."""
 
     parts: int = 2
-    scope: ClassVar[Scope] = "token"
 
     def __call__(self, x: Inputs) -> Inputs:
         if x.q.shape[-1] % self.parts:
@@ -274,7 +218,6 @@ class KeyHeads:
 
     count: int
     queries: int | None = None
-    scope: ClassVar[Scope] = "token"
 
     def __post_init__(self) -> None:
         if self.count < 1:

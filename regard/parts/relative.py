@@ -15,7 +15,7 @@ from regard.core.ranges import Ranges
 from regard.inputs import Inputs, Tile, require_positions
 from regard.parts import positions
 from regard.parts.masks import Combinable
-from regard.parts.scores import Dot, _needs, per_head, spread, widened
+from regard.parts.scores import Dot, _needs, spread, widened
 
 
 @dataclass(frozen=True)
@@ -145,11 +145,11 @@ class SpanScore:
 
     def __call__(self, scores: Tensor | None, tile: Tile) -> Tensor:
         distance = (tile.where.query - tile.where.key).to(self.z.dtype)
-        return _needs(scores, "SpanScore") + self.log_share(distance, per_head(self.z))
+        return _needs(scores, "SpanScore") + self.log_share(distance, self.z[None, :, None, None])
 
-    def log_share(self, distance: Tensor, z: Tensor | float) -> Tensor:
+    def log_share(self, distance: Tensor, z: Tensor) -> Tensor:
         """log m where m > 0, and 0 elsewhere, where the mask excludes the cell."""
-        share = span_share(distance, torch.as_tensor(z), self.ramp)
+        share = span_share(distance, z, self.ramp)
         return torch.where(share > 0, share, 1.0).log()
 
     def core(self, x: Inputs) -> tuple[core.Term, ...]:
@@ -165,6 +165,7 @@ class Span(Combinable):
 
     z: Tensor
     ramp: float
+    is_causal: ClassVar[bool] = True
 
     def __call__(self, batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
         reach = self.z.detach()[head]

@@ -204,7 +204,7 @@ class Euclidean:
     """
 
     gamma: float | Tensor
-    core_shifts_rows: ClassVar[bool] = True
+    core_omits_row_constant: ClassVar[bool] = True
     scratch_per_pair: ClassVar[int] = 64
 
     def __call__(self, scores: Tensor | None, tile: Tile) -> Tensor:
@@ -228,6 +228,7 @@ class MixScores:
     """s'_h = Σ_g L_hg s_g: heads talk before the softmax (Shazeer 2020, section 3). matrix L: [H', H]."""
 
     matrix: Tensor
+    mixes_heads: ClassVar[bool] = True
 
     def __call__(self, scores: Tensor | None, tile: Tile) -> Tensor:
         return mixed_heads(self.matrix, _needs(scores, "MixScores"))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -15,7 +15,6 @@ from torch import Tensor
 from regard.core import ranges
 from regard.core.ranges import Ranges
 from regard.inputs import Inputs, require_positions
-from regard.parts.prepare import Scope
 from regard.parts.scores import widened
 
 
@@ -37,7 +36,6 @@ class SelectBlocks:
     count: int
     by: Literal["mean", "bound"] = "mean"
     causal: bool = True
-    scope: ClassVar[Scope] = "sequence"
 
     def __post_init__(self) -> None:
         if self.size < 1 or self.count < 1:
@@ -45,6 +43,8 @@ class SelectBlocks:
 
     def __call__(self, x: Inputs) -> Inputs:
         require_positions(x, "selecting blocks")
+        if not x.q.shape[0] or not x.q.shape[2] or not x.k.shape[2]:
+            return x
         score = self.scorer(x.k.detach(), x.key_valid)
         return narrowed(x, chosen_blocks(x, score, self.size, self.count, self.causal))
 
@@ -135,7 +135,6 @@ class SameBucket:
     """
 
     rotations: Tensor
-    scope: ClassVar[Scope] = "sequence"
 
     def __call__(self, x: Inputs) -> Inputs:
         k = torch.nn.functional.normalize(widened(x.k), dim=-1)
@@ -165,7 +164,6 @@ class PredictCentre:
     w: Tensor
     v: Tensor
     reach: int
-    scope: ClassVar[Scope] = "sequence"
 
     def __post_init__(self) -> None:
         if self.reach < 1:
@@ -196,7 +194,6 @@ class Compress:
 
     w: Tensor
     e: Tensor | None = None
-    scope: ClassVar[Scope] = "sequence"
 
     def __call__(self, x: Inputs) -> Inputs:
         size = self.w.shape[0]
@@ -222,7 +219,6 @@ class SelectByCompressed:
     compress: Compress
     count: int
     scale: float | None = None
-    scope: ClassVar[Scope] = "sequence"
 
     def __post_init__(self) -> None:
         if self.count < 1:
@@ -230,6 +226,8 @@ class SelectByCompressed:
 
     def __call__(self, x: Inputs) -> Inputs:
         require_positions(x, "selecting blocks")
+        if not x.q.shape[0] or not x.q.shape[2] or not x.k.shape[2]:
+            return x
         small = self.compress(x)
         size, blocks = self.compress.w.shape[0], -(-x.k.shape[2] // self.compress.w.shape[0])
 

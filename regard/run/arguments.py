@@ -22,7 +22,7 @@ def accepted(q: Tensor, k: Tensor, v: Tensor | None) -> tuple[Tensor, Tensor, Te
     for name, tensor in named.items():
         _check(name, tensor)
     kind = q.device.type
-    if not torch.is_autocast_enabled(kind):
+    if kind == "meta" or not torch.is_autocast_enabled(kind):
         return q.resolve_neg(), k.resolve_neg(), None if v is None else v.resolve_neg()
     to = torch.get_autocast_dtype(kind)
     cast = [t if t.dtype == torch.float64 else t.to(to) for t in named.values()]

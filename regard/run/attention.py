@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from functools import lru_cache
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from regard import core
-from regard.composite import Attention
 from regard.core import ranges
 from regard.core.layout import DENSE, Layout
 from regard.core.ranges import Ranges
@@ -19,7 +18,8 @@ from regard.inputs import Inputs, inputs, packed_inputs
 from regard.lower import reusable
 from regard.mechanism import Mechanism
 from regard.parts.scores import Table
-from regard.run import choose, compose
+from regard.protocol import Attention
+from regard.run import choose, compose, operator
 from regard.run.arguments import accepted, is_followed, is_ordinary
 from regard.run.backend import Choice
 
@@ -58,28 +58,26 @@ def attention(
         return _computed(checked[1].over(q, k, v), q)
     q, k, values = accepted(q, k, v)
     assert values is not None
-    meaning = parsed(mechanism)
     if layout is not DENSE:
         if not (mask is query_positions is key_positions is key_valid is None):
             raise UserError("a packed layout says positions and what is valid; state a mask in the mechanism")
         x = packed_inputs(q, k, values, layout, per_query=per_query, per_key=per_key)
-        return compose.attend(meaning, x, backend)[0].transpose(0, 1)
-    x = inputs(
-        q,
-        k,
-        values,
-        query_positions=query_positions,
-        key_positions=key_positions,
-        key_valid=key_valid,
-        per_query=per_query,
-        per_key=per_key,
-    )
+        return compose.attend(compose.resolved(mechanism), x, backend)[0].transpose(0, 1)
+    tensors: dict[str, Any] = {
+        "q": q,
+        "k": k,
+        "v": values,
+        "query_positions": query_positions,
+        "key_positions": key_positions,
+        "key_valid": key_valid,
+        "per_query": per_query,
+        "per_key": per_key,
+    }
+    if not is_ordinary(q, k, values):
+        return operator.attend(mechanism, tensors | {"mask": mask}, backend)
+    meaning, x = compose.resolved(mechanism), inputs(**tensors)
     if mask is not None:
         meaning, x = masked(meaning, x, mask)
-    if not is_ordinary(q, k, values):
-        from regard.run import operator
-
-        return operator.attend(meaning, x, backend)
     if key is None or not isinstance(meaning, Mechanism) or not reusable(meaning) or meaning.tensors():
         return compose.attend(meaning, x, backend)
     choice = choose.choose(meaning, x, backend)
@@ -117,7 +115,7 @@ def weights(
         per_query=per_query,
         per_key=per_key,
     )
-    meaning = parsed(mechanism)
+    meaning = compose.resolved(mechanism)
     if mask is not None:
         meaning, x = masked(meaning, x, mask)
     return compose.weights(meaning, x, _part(rows, x.q.shape[2], "rows"), _part(keys, x.k.shape[2], "keys"))
@@ -147,7 +145,7 @@ def scores(
     from regard.run import reference
 
     q, k, _ = accepted(q, k, None)
-    meaning = parsed(mechanism)
+    meaning = compose.resolved(mechanism)
     x = inputs(
         q,
         k,
@@ -165,24 +163,6 @@ def scores(
         raise UserError(f"{meaning.name} has {len(meaning.score)} score terms; terms={terms} asks for others")
     part = meaning.replace(score=meaning.score[:terms])
     return reference.scores_of(part, x, _part(rows, x.q.shape[2], "rows"), _part(keys, x.k.shape[2], "keys"), hide)
-
-
-@lru_cache(maxsize=512)
-def _read(text: str) -> Attention:
-    from regard.text import parse
-
-    return parse(text)
-
-
-def parsed(mechanism: Attention | str) -> Attention:
-    """An attention as it is, or what its text form says. Raises UserError for what is neither."""
-    if isinstance(mechanism, str):
-        return _read(mechanism)
-    if not hasattr(mechanism, "name") or not hasattr(mechanism, "source"):
-        raise UserError(
-            f"a mechanism is a record such as regard.Mechanism, or a text such as 'causal', got {mechanism!r}"
-        )
-    return mechanism
 
 
 def masked(meaning: Attention, x: Inputs, mask: Tensor) -> tuple[Attention, Inputs]:

@@ -1,7 +1,8 @@
 """Attention as one operator of torch, for whatever traces a program: torch.compile, torch.export, FakeTensorMode.
 
-A call is an attention and its inputs, both nested records. Its tensors are the operator's arguments; everything else is
-written as a text that says which record holds which tensor, so that the operator needs nothing but its arguments:
+A call is an attention, a nested record or a text form, and the arguments of `regard.attention`. Its tensors are the
+operator's arguments; everything else is written as a text that says where each tensor belongs, so that the operator
+needs nothing but its arguments:
 
     regard::attend(Tensor[] tensors, str call, str backend) -> Tensor
 
@@ -10,71 +11,79 @@ Its gradient is an operator too, which computes the output once more. Outside of
 
 from __future__ import annotations
 
-import json
+import ast
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, is_dataclass
+from functools import lru_cache
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from regard.composite import Attention
 from regard.errors import UserError
-from regard.inputs import Inputs
+from regard.inputs import Inputs, inputs
+from regard.protocol import Attention
 
-CONSTANTS = (bool, int, float, str, type(None))
+Written = Any
+"""A nested tuple of strings and numbers whose repr `ast.literal_eval` reads."""
 
 
-def attend(attention: Attention, x: Inputs, backend: str) -> Tensor:
-    """Output [B,H,Tq,Dv] in the query's type, as one operator. Raises UserError for what has no such form."""
-    tensors: list[Tensor] = []
-    call = written([attention, x], tensors)
-    if x.v is None:
-        raise UserError("attention under torch.compile needs values; give v")
-    return torch.ops.regard.attend(tensors, json.dumps(call), backend)
+def attend(attention: Attention | str, tensors: Mapping[str, Any], backend: str) -> Tensor:
+    """Output [B,H,Tq,Dv] in the query's type, as one operator. tensors: the arguments of `regard.attention` by name.
+
+    Raises UserError for an attention that has no such form.
+    """
+    arguments: list[Tensor] = []
+    call = repr(written((attention, dict(tensors)), arguments))
+    return torch.ops.regard.attend(arguments, call, backend)
 
 
 # ---- records as text and tensors ------------------------------------------------------------------------------------
 
 
-def written(value: Any, tensors: list[Tensor]) -> Any:
-    """A nested record as lists, strings and numbers; its tensors are appended to `tensors` and named by their index."""
+def written(value: Any, tensors: list[Tensor]) -> Written:
+    """A nested record as tuples, strings and numbers; its tensors are appended to `tensors`, named by their index."""
+    if value is None or isinstance(value, bool | int | str):
+        return value
     if isinstance(value, Tensor):
         tensors.append(value)
-        return ["tensor", len(tensors) - 1]
-    if isinstance(value, CONSTANTS):
-        return value
-    if isinstance(value, list | tuple):
-        return ["list" if isinstance(value, list) else "tuple", [written(item, tensors) for item in value]]
+        return ("tensor", len(tensors) - 1)
+    if isinstance(value, float):
+        return ("float", value.hex())
+    if isinstance(value, tuple | list):
+        kind = "tuple" if isinstance(value, tuple) else "list"
+        return (kind, tuple([written(item, tensors) for item in value]))
     if isinstance(value, slice):
-        return ["slice", [value.start, value.stop, value.step]]
+        return ("slice", (value.start, value.stop, value.step))
     if isinstance(value, dict):
-        return ["dict", [[name, written(item, tensors)] for name, item in value.items()]]
-    kind = type(value)
-    names = getattr(kind, "__dataclass_fields__", None)
-    if names is None:
+        return ("dict", tuple([(name, written(item, tensors)) for name, item in value.items()]))
+    kind_of = type(value)
+    if not is_dataclass(kind_of):
         raise UserError(
-            f"{kind.__name__} is no record of numbers and tensors, so torch.compile cannot carry it; call regard "
+            f"{kind_of.__name__} is no record of numbers and tensors, so torch.compile cannot carry it; call regard "
             "outside of the compiled function, or use torch.compiler.disable"
         )
-    parts = [[name, written(getattr(value, name), tensors)] for name in names if names[name].init]
-    return ["record", kind.__module__, kind.__qualname__, parts]
+    parts = tuple([(f.name, written(getattr(value, f.name), tensors)) for f in fields(kind_of) if f.init])
+    return ("record", kind_of.__module__, kind_of.__qualname__, parts)
 
 
-def read(value: Any, tensors: Sequence[Tensor]) -> Any:
+def read(value: Written, tensors: Sequence[Tensor]) -> Any:
     """What `written` wrote."""
     match value:
-        case ["tensor", int(index)]:
+        case ("tensor", int(index)):
             return tensors[index]
-        case ["list", items]:
+        case ("float", str(digits)):
+            return float.fromhex(digits)
+        case ("list", items):
             return [read(item, tensors) for item in items]
-        case ["tuple", items]:
+        case ("tuple", items):
             return tuple(read(item, tensors) for item in items)
-        case ["slice", items]:
+        case ("slice", items):
             return slice(*items)
-        case ["dict", items]:
+        case ("dict", items):
             return {name: read(item, tensors) for name, item in items}
-        case ["record", str(module), str(name), parts]:
+        case ("record", str(module), str(name), parts):
             return _record_type(module, name)(**{part: read(item, tensors) for part, item in parts})
     return value
 
@@ -84,9 +93,25 @@ def _record_type(module: str, name: str) -> Any:
     kind: Any = sys.modules.get(module)
     for part in name.split("."):
         kind = getattr(kind, part, None)
-    if not isinstance(kind, type) or not hasattr(kind, "__dataclass_fields__"):
+    if not isinstance(kind, type) or not is_dataclass(kind):
         raise UserError(f"the compiled call names a record {module}.{name}, which is not loaded; import {module} first")
     return kind
+
+
+@lru_cache(maxsize=512)
+def _literal(call: str) -> Written:
+    return ast.literal_eval(call)
+
+
+def _call(call: str, tensors: Sequence[Tensor]) -> tuple[Attention, Inputs]:
+    """The attention and its inputs, checked as `regard.attention` checks them."""
+    from regard.run.attention import masked
+    from regard.run.compose import resolved
+
+    attention, arguments = read(_literal(call), tensors)
+    mask = arguments.pop("mask", None)
+    meaning, x = resolved(attention), inputs(**arguments)
+    return (meaning, x) if mask is None else masked(meaning, x, mask)
 
 
 # ---- the operators --------------------------------------------------------------------------------------------------
@@ -96,16 +121,16 @@ def _record_type(module: str, name: str) -> Any:
 def _attend(tensors: Sequence[Tensor], call: str, backend: str) -> Tensor:
     from regard.run import compose
 
-    attention, x = read(json.loads(call), tensors)
+    attention, x = _call(call, tensors)
     with torch.no_grad():
         return compose.attend(attention, x, backend).contiguous()
 
 
 @_attend.register_fake
 def _(tensors: Sequence[Tensor], call: str, backend: str) -> Tensor:
-    _, x = read(json.loads(call), tensors)
-    batch, heads, queries, _ = x.q.shape
-    return x.q.new_empty(batch, heads, queries, x.v.shape[-1])
+    _, arguments = read(_literal(call), tensors)
+    q, v = arguments["q"], arguments["v"]
+    return q.new_empty(*q.shape[:3], v.shape[-1])
 
 
 @torch.library.custom_op("regard::attend_backward", mutates_args=())
@@ -117,7 +142,7 @@ def _attend_backward(
     leaves = list(tensors)
     for index in wanted:
         leaves[index] = tensors[index].detach().requires_grad_()
-    attention, x = read(json.loads(call), leaves)
+    attention, x = _call(call, leaves)
     with torch.enable_grad():
         out = compose.attend(attention, x, backend)
         asked = [leaves[index] for index in wanted]

@@ -1,40 +1,28 @@
 """The Trace: what seeing returns, and the only thing that pictures read.
 
 It holds, for each attention layer, the finished statistics of every watched head, and the tokens of its axes. It
-saves to one safetensors file whose header carries the rest as JSON.
+saves to one safetensors file.
 """
 
 from __future__ import annotations
 
-import json
-import os
-import tempfile
-import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from io import BytesIO
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, overload
+from typing import Any, Literal, overload
 
 from torch import Tensor
 
-from regard.errors import UserError
 from regard.seeing.drawn import Drawn
+from regard.seeing.files import TraceError, write_whole
+from regard.seeing.kept import Kept
+from regard.seeing.statistics import every
 from regard.statistic import Axis, Statistic
 
-FORMAT = "regard trace 1"
-NO_CHECKSUM = "00000000"
-
-AXIS_PARTS = ("positions", "valid", "ids", "special")
-MEDIA_PARTS = ("picture", "wave")
-LAYER_FIELDS = ("name", "index", "kind", "stack", "heads", "query_axis", "key_axis", "undefined")
+__all__ = ["About", "Layer", "Tokens", "Trace", "TraceError", "write_whole"]
 
 Results = dict[str, dict[str, Tensor]]
 """label -> name -> tensor, as each statistic's `finish` documents."""
-
-
-class TraceError(UserError):
-    """A Trace cannot answer or cannot be read; the message says why and what to do."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,23 +44,34 @@ class Tokens:
     picture: Tensor | None = None
     wave: Tensor | None = None
 
-    def about(self) -> dict[str, Any]:
-        """What a file's header says of it; the tensors are saved beside."""
-        return {name: getattr(self, name) for name in ("text", "kind", "grid", "prompt", "seconds")}
-
 
 @dataclass(frozen=True)
 class About:
-    """What a statistic is, for legends: its standard name, formula, unit and the shape of its results."""
+    """What a statistic is, for legends: its name, formula, unit and the shape of its results.
+
+    title: as pictures write it; head_title and head_unit: of its one number per head.
+    """
 
     name: str
     formula: str
     unit: str
     shape: Literal["row", "key", "bins", "map", "top"]
+    title: str = ""
+    head_title: str = ""
+    head_unit: str = ""
 
     @staticmethod
     def of(statistic: Statistic) -> About:
-        return About(statistic.name, statistic.formula, statistic.unit, statistic.shape)
+        return About(statistic.name, statistic.formula, statistic.unit, statistic.shape, *statistic.titles())
+
+    @staticmethod
+    def read(label: str, fields: Mapping[str, Any]) -> About:
+        """From a file; the first version wrote no titles, and a statistic that is still here brings its own."""
+        about = About(**fields)
+        kind = every().get(about.name)
+        if about.title or kind is None:
+            return about
+        return About.of(kind(of="norm" if label.endswith(":norm") else "weights"))
 
 
 @dataclass(eq=False, repr=False)
@@ -81,7 +80,7 @@ class Layer:
 
     heads: the watched heads, in the order of the results' head dimension. query_axis, key_axis: names in Trace.axes.
     results and summaries are by statistic label; summaries are float64 [B,H], one number per head. undefined says, by
-    label, why a watched statistic means nothing here. rectangle, where kept, computes exact weights.
+    label, why a watched statistic means nothing here. kept: queries and keys, where they were kept.
     """
 
     name: str
@@ -94,7 +93,7 @@ class Layer:
     results: Results = field(default_factory=dict)
     summaries: dict[str, Tensor] = field(default_factory=dict)
     undefined: dict[str, str] = field(default_factory=dict)
-    rectangle: Callable[[int, int, slice, slice], Tensor] | None = None
+    kept: Kept | None = None
 
     @property
     def title(self) -> str:
@@ -202,142 +201,34 @@ class Trace(Drawn):
         overview = found.results.get("overview")
         if overview is not None and not overview["shifts"].any():
             return overview["mean"][batch, place, rows, keys]
-        if found.rectangle is None:
+        if found.kept is None:
             raise TraceError(
                 f"the exact weights of layer {found.title!r} were not kept; "
                 'attach with keep="qk", or ask for an overview as fine as the input is long'
             )
-        begin_end = [slice(*part.indices(size)) for part, size in zip((rows, keys), sizes, strict=True)]
-        return found.rectangle(batch, place, *begin_end)
+        begin_end = [slice(*part.indices(size)[:2]) for part, size in zip((rows, keys), sizes, strict=True)]
+        axes = self.axes[found.query_axis].axis, self.axes[found.key_axis].axis
+        return found.kept.rectangle(batch, place, begin_end[0], begin_end[1], axes)
 
     def __repr__(self) -> str:
         lengths = ", ".join(f"{name} {tokens.axis.length}" for name, tokens in self.axes.items())
         return f"Trace({self.model!r}, {len(self.layers)} layers, tokens: {lengths or 'none'})"
 
-    # ---- files ------------------------------------------------------------------------------------------------------
-
     def save(self, path: str | Path) -> None:
-        """Write one safetensors file, whole or not at all. Rectangles are not saved; maps and statistics are."""
-        from safetensors.torch import save
+        """Write one safetensors file, whole or not at all: maps, statistics, and what keep="qk" kept."""
+        from regard.seeing import saved
 
-        tensors: dict[str, Tensor] = {}
-        for name, tokens in self.axes.items():
-            parts = {part: getattr(tokens.axis, part) for part in AXIS_PARTS}
-            parts |= {part: getattr(tokens, part) for part in MEDIA_PARTS}
-            tensors |= {f"axis/{name}/{part}": value for part, value in parts.items() if value is not None}
-        for number, layer in enumerate(self.layers):
-            for label, results in layer.results.items():
-                tensors |= {f"layer/{number}/result/{label}/{name}": value for name, value in results.items()}
-            tensors |= {f"layer/{number}/summary/{label}": value for label, value in layer.summaries.items()}
-        apart = {name: value.detach().clone().contiguous() for name, value in tensors.items()}
-        header = {"format": FORMAT, "checksum": NO_CHECKSUM, "trace": json.dumps(self._header())}
-        content = save(apart, metadata=header)
-        write_whole(path, content.replace(_quoted(NO_CHECKSUM), _quoted(_checksum(BytesIO(content), NO_CHECKSUM)), 1))
-
-    def _header(self) -> dict[str, Any]:
-        return {
-            "model": self.model,
-            "made": self.made,
-            "statistics": {label: vars(about) for label, about in self.statistics.items()},
-            "axes": {name: tokens.about() for name, tokens in self.axes.items()},
-            "layers": [{name: getattr(layer, name) for name in LAYER_FIELDS} for layer in self.layers],
-        }
+        saved.save(self, path)
 
     @staticmethod
     def load(path: str | Path) -> Trace:
-        """Read a file that `save` wrote. Raises TraceError for any file that is not a whole Trace."""
-        from safetensors import SafetensorError, safe_open
+        """Read a file that `save` wrote; kept queries and keys are mapped, not read, so it may be larger than memory.
 
-        try:
-            with safe_open(str(path), framework="pt") as file, open(path, "rb") as raw:
-                metadata = file.metadata() or {}
-                if metadata.get("format") != FORMAT:
-                    raise TraceError(
-                        f"{path} is no Trace of this version ({FORMAT!r}); give a file that Trace.save wrote"
-                    )
-                checksum = metadata.get("checksum", NO_CHECKSUM)
-                if checksum != _checksum(raw, checksum):
-                    raise TraceError(f"{path} was changed or damaged after it was saved; save it again")
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
-        except FileNotFoundError:
-            raise TraceError(f"there is no Trace file {path}; give one that Trace.save wrote") from None
-        except TraceError:
-            raise
-        except (SafetensorError, OSError, ValueError) as error:
-            raise TraceError(f"{path} is not a whole Trace file ({_one_line(error)}); save it again") from None
-        try:
-            return _assembled(json.loads(metadata["trace"]), tensors)
-        except (LookupError, TypeError, ValueError, AttributeError) as error:
-            raise TraceError(f"{path} is a damaged Trace file ({error!r}); save it again") from None
+        Raises TraceError for any file that is not a whole Trace. What is mapped is not checked for damage.
+        """
+        from regard.seeing import saved
 
-
-def _checksum(file: BinaryIO, written: str) -> str:
-    """crc32 of a safetensors file in which NO_CHECKSUM stands in place of the written checksum."""
-    size = file.read(8)
-    header = file.read(int.from_bytes(size, "little"))
-    found = zlib.crc32(size + header.replace(_quoted(written), _quoted(NO_CHECKSUM), 1))
-    while chunk := file.read(1 << 20):
-        found = zlib.crc32(chunk, found)
-    return f"{found:08x}"
-
-
-def _quoted(checksum: str) -> bytes:
-    return f'"checksum":"{checksum}"'.encode()
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:200]
-
-
-def _assembled(header: dict[str, Any], tensors: Mapping[str, Tensor]) -> Trace:
-    axes = {}
-    for name, about in header["axes"].items():
-        parts = {part: tensors.get(f"axis/{name}/{part}") for part in AXIS_PARTS}
-        grid = tuple(about["grid"]) if about["grid"] else None
-        media: dict[str, Any] = {part: tensors.get(f"axis/{name}/{part}") for part in MEDIA_PARTS}
-        media |= {part: about.get(part) for part in ("prompt", "seconds")}  # files of 2026 may lack them
-        axes[name] = Tokens(about["text"], Axis(**parts), about["kind"], grid, **media)  # type: ignore[arg-type]
-    layers = [Layer(**fields) for fields in header["layers"]]
-    for path, value in tensors.items():
-        kind, number, rest = path.split("/", 2)
-        if kind != "layer":
-            continue
-        what, label = rest.split("/", 1)
-        if what == "result":
-            label, name = label.rsplit("/", 1)
-            layers[int(number)].results.setdefault(label, {})[name] = value
-        else:
-            layers[int(number)].summaries[label] = value
-    statistics = {label: About(**about) for label, about in header["statistics"].items()}
-    return Trace(header["model"], layers, axes, statistics, header["made"])
-
-
-def write_whole(path: str | Path, content: bytes | str) -> None:
-    """Write a file whole or not at all: to a temporary neighbour, then renamed. Raises TraceError if it cannot."""
-    target = Path(path)
-    data = content.encode(errors="backslashreplace") if isinstance(content, str) else content
-    temporary = None
-    try:
-        with tempfile.NamedTemporaryFile(dir=target.parent, prefix=".regard.", delete=False) as file:
-            temporary = file.name
-            file.write(data)
-        os.chmod(temporary, 0o666 & ~_umask())
-        if target.exists() and not os.access(target, os.W_OK):
-            raise PermissionError(13, "it is read-only")
-        os.replace(temporary, target)
-        temporary = None
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise TraceError(f"cannot write {target}: {reason}; choose another path") from None
-    finally:
-        if temporary is not None:
-            os.unlink(temporary)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+        return saved.load(path)
 
 
 def _listed(numbers: list[int]) -> str:

@@ -11,9 +11,9 @@ is standard: scaled dot product, no mask, softmax, weighted sum. What holds tens
 
 from __future__ import annotations
 
-from regard.composite import Attention
-from regard.mechanism import Mechanism
+from regard.mechanism import Mechanism, single
 from regard.parts.masks import Combinable
+from regard.protocol import Attention
 from regard.text.meaning import Draft, from_catalogue, value_of
 from regard.text.reader import Call, Reader, TextError
 from regard.text.vocabulary import MASKS, PARTS
@@ -33,18 +33,13 @@ def parse(text: str) -> Attention:
     if isinstance(found, Draft):
         return found.mechanism(text)
     if isinstance(found, Combinable):
-        return Draft(tree, mask=found).mechanism(text)  # type: ignore[arg-type]
+        return Draft(tree, mask=found).mechanism(text)
     return found
 
 
 def mechanism(given: Attention | str) -> Mechanism:
     """A Mechanism as it is, or what its text says; raises where that is a recurrence or a composite."""
-    found = parse(given) if isinstance(given, str) else given
-    if not isinstance(found, Mechanism):
-        raise ValueError(
-            f"{found.name} is a {type(found).__name__}, not a single mechanism with a row of scores; give a mechanism"
-        )
-    return found
+    return single(parse(given) if isinstance(given, str) else given, "one mechanism is asked for")
 
 
 __all__ = ["MASKS", "PARTS", "TextError", "mechanism", "parse", "unparse"]

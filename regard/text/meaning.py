@@ -9,11 +9,11 @@ from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from typing import Any
 
-from regard.composite import Attention
 from regard.mechanism import Mask, Mechanism
 from regard.parts import masks
+from regard.parts.defaults import mechanism_with
 from regard.parts.masks import And, Combinable, Not, Or
-from regard.parts.standard import standard
+from regard.protocol import Attention
 from regard.text.reader import Call, Joined, TextError, Tree
 from regard.text.vocabulary import MASKS, PARTS
 from regard.text.writing import text_or
@@ -34,7 +34,7 @@ class Draft:
     mask: Mask | None = field(default=None)
 
     def mechanism(self, text: str) -> Mechanism:
-        whole = self.start or standard("scaled_dot", CATALOGUE["scaled_dot"].source)
+        whole = self.start or mechanism_with("scaled_dot", CATALOGUE["scaled_dot"].source)
         score = whole.score if self.base is None else (self.base, *whole.score[1:])
         mask = whole.mask if self.mask is None else _both(whole.mask, self.mask)
         made = whole.replace(
@@ -81,7 +81,7 @@ def _all(tree: Joined, text: str) -> Any:
     draft: Draft | None = None
     for part, value in zip(tree.parts, found, strict=True):
         if isinstance(value, Combinable):
-            seen = value if seen is None else And(seen, value)  # type: ignore[assignment, arg-type]
+            seen = value if seen is None else And(seen, value)
         elif isinstance(value, Draft):
             draft = value if draft is None else _merged(draft, value, part, text)
         else:
@@ -119,7 +119,7 @@ def _own(draft: Draft, name: str) -> Any:
     given = getattr(draft, name)
     if given is not None or draft.start is None:
         return given
-    plain = standard("scaled_dot", "")
+    plain = mechanism_with("scaled_dot", "")
     if name == "base":
         return None if _same(draft.start.score[0], plain.score[0]) else draft.start.score[0]
     return None if _same(draft.start.normaliser, plain.normaliser) else draft.start.normaliser

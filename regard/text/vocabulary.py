@@ -9,12 +9,14 @@ from regard.mechanism import Mask
 from regard.parts import masks
 from regard.parts.adjusts import Dropout
 from regard.parts.features import PositiveFeatures
-from regard.parts.normalisers import Entmax, Gumbel, Hard, Ratio, Relu, Sigmoid, Softmax, TopK
+from regard.parts.normalisers import Gumbel, Hard, Ratio, Relu, Sigmoid, Softmax, TopK
 from regard.parts.prepare import AddPositions as Positions
-from regard.parts.prepare import EluPlusOne, Normalise, Rotary, Temperature
+from regard.parts.prepare import EluPlusOne, Normalise, Temperature
 from regard.parts.relative import Alibi, SelfPenalty
+from regard.parts.rotary import Rotary
 from regard.parts.scores import Dot, Euclidean, Softcap
 from regard.parts.select import SelectBlocks
+from regard.parts.sparse import Entmax
 
 Slot = Literal["base", "term", "normaliser", "prepare", "adjust"]
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from regard.composite import Attention
 from regard.mechanism import Mechanism
 from regard.parts import masks
 from regard.parts.masks import Or
 from regard.parts.mixes import WeightedSum
+from regard.protocol import Attention
 
 
 def unparse(attention: Attention) -> str:

@@ -117,7 +117,7 @@ def _layer(
     query, key = axes[layer.query_axis].axis, axes[layer.key_axis].axis
     view = View(1, len(layer.heads), query, key, layer.query_axis == layer.key_axis)
     block = Block(weights.float(), seen[None], slice(0, len(rows)), slice(0, len(keys)), query, key)
-    made = replace(layer, results={}, summaries={}, undefined={}, rectangle=None)
+    made = replace(layer, results={}, summaries={}, undefined={}, kept=None)
     for statistic in watch:
         reason = statistic.undefined(view)
         if reason is not None:

@@ -7,7 +7,6 @@ from functools import partial
 from typing import Any
 
 from regard.seeing.trace import Layer, Trace
-from regard.view.words import title
 
 DETECTORS = ("induction", "duplicate", "previous")
 CLEAR = 0.4
@@ -26,7 +25,7 @@ def pick(trace: Trace, batch: int = 0) -> dict[str, Any] | None:
     for label in DETECTORS if found is None else ():
         clear = _most(trace, partial(_number, label=label, batch=batch))
         if clear is not None and clear[2] >= CLEAR:
-            why = f"the highest {title(label)} score, {clear[2]:.2f}"
+            why = f"the highest {trace.statistics[label].title or label} score, {clear[2]:.2f}"
             return {"layer": clear[0], "head": clear[1], "why": why, "statistic": label}
     found = found or _decided(trace, batch, None)
     if found is not None:

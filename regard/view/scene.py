@@ -37,7 +37,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from regard.seeing.statistics import pooled
+from regard.seeing.cells import pooled
 from regard.seeing.trace import Layer, Tokens, Trace, TraceError
 from regard.view import words
 from regard.view.arrays import Shelf
@@ -152,13 +152,13 @@ def _statistics(trace: Trace, batch: int) -> list[dict[str, Any]]:
             x for layer in trace.layers if label in layer.summaries for x in layer.summaries[label][batch].tolist()
         ]
         finite = [x for x in numbers if math.isfinite(x)]
-        head_title, head_unit = words.of_a_head(label, about.unit)
+        title = about.title or label
         found.append(
             {
                 "label": label,
-                "title": words.title(label),
-                "head_title": head_title,
-                "head_unit": head_unit,
+                "title": title,
+                "head_title": about.head_title or title,
+                "head_unit": about.head_unit or about.unit,
                 "formula": about.formula,
                 "unit": about.unit,
                 "shape": about.shape,

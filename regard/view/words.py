@@ -1,4 +1,4 @@
-"""Words and numbers as pictures show them: token text made safe to look at, statistic titles, short numbers."""
+"""Words and numbers as pictures show them: token text made safe to look at, short numbers."""
 
 from __future__ import annotations
 
@@ -8,42 +8,6 @@ import unicodedata
 _KEPT_FORMAT = "\u200c\u200d"  # joiners: parts of Persian words and of emoji
 _SPELLED = {"\n": "↵", "\t": "⇥", "\x7f": "⟨DEL⟩"}
 _CONTROLS = {0: "NUL", 7: "BEL", 8: "BS", 11: "VT", 12: "FF", 13: "CR", 27: "ESC"}
-
-TITLES = {
-    "entropy": "entropy",
-    "span": "effective span",
-    "max": "strongest link",
-    "top": "mass of the top links",
-    "mass": "row mass",
-    "sink": "mass on first tokens",
-    "special": "mass on specials",
-    "distance": "mean distance",
-    "distances": "mass by distance",
-    "previous": "previous token",
-    "duplicate": "duplicate token",
-    "induction": "induction",
-    "received": "attention received",
-    "overview": "largest weight",
-}
-
-
-OF_A_HEAD = {
-    "received": ("largest share received", "share of mass"),
-    "distances": ("mean distance bin", "log2 tokens"),
-}
-
-
-def of_a_head(label: str, unit: str) -> tuple[str, str]:
-    """Title and unit of a statistic's one number per head, where they are not those of the statistic itself."""
-    words, other = OF_A_HEAD.get(label.partition(":")[0], (title(label), unit))
-    return words if ":" not in label else title(label), other
-
-
-def title(label: str) -> str:
-    """What a statistic's label is called in a picture; a label that is not known here stands for itself."""
-    name, _, of = label.partition(":")
-    words = TITLES.get(name, name)
-    return f"{words}, {of}-weighted" if of else words
 
 
 def visible(text: str) -> str:

@@ -47,6 +47,8 @@ FILES = (
     "retention",
     "delta",
     "titans",
+    "forgetting",
+    "trilinear",
     "differential",
     "talking_heads",
     "mixtures",

@@ -5,9 +5,9 @@ from __future__ import annotations
 from torch import Tensor
 
 from regard.mechanism import Mask, Mechanism
+from regard.parts.defaults import FULL, mechanism_with
 from regard.parts.prepare import Project
 from regard.parts.scores import Additive
-from regard.parts.standard import FULL, standard
 from regard.zoo.card import Card
 
 SOURCE = "Bahdanau et al. 2015, NMT by Jointly Learning to Align and Translate, appendix A.1.2"
@@ -15,7 +15,7 @@ SOURCE = "Bahdanau et al. 2015, NMT by Jointly Learning to Align and Translate, 
 
 def additive(*, w_q: Tensor, w_k: Tensor, v: Tensor, mask: Mask = FULL) -> Mechanism:
     """o = softmax(vᵀ tanh(W_q q + W_k k)) v. w_q [Dq,M], w_k [Dk,M] (or [H,…]), v [M] or [H,M]."""
-    return standard("additive", SOURCE, prepare=(Project(w_q, w_k),), score=(Additive(v),), mask=mask)
+    return mechanism_with("additive", SOURCE, prepare=(Project(w_q, w_k),), score=(Additive(v),), mask=mask)
 
 
 CARDS = (

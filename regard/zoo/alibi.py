@@ -5,9 +5,9 @@ from __future__ import annotations
 from torch import Tensor
 
 from regard.mechanism import Mask, Mechanism
+from regard.parts.defaults import FULL, mechanism_with
 from regard.parts.relative import Alibi
 from regard.parts.scores import Dot, Slope
-from regard.parts.standard import FULL, standard
 from regard.zoo.card import Card
 
 SOURCE = "Press et al. 2022, Train Short, Test Long, section 3"
@@ -16,7 +16,7 @@ SOURCE = "Press et al. 2022, Train Short, Test Long, section 3"
 def alibi(*, slopes: Tensor | None = None, mask: Mask = FULL) -> Mechanism:
     """s_ij = q·k / √Dk + m_h (p_j - p_i). slopes m: [heads], by default 2^{-8h/H}. Meant for a causal mask."""
     term = Alibi() if slopes is None else Slope(slopes)
-    return standard("alibi", SOURCE, score=(Dot(), term), mask=mask)
+    return mechanism_with("alibi", SOURCE, score=(Dot(), term), mask=mask)
 
 
 CARDS = (

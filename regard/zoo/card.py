@@ -9,8 +9,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from regard.composite import Attention
 from regard.inputs import Inputs, inputs
+from regard.protocol import Attention
 
 Family = Literal[
     "scores",

@@ -5,9 +5,9 @@ from __future__ import annotations
 from torch import Tensor
 
 from regard.mechanism import Mask, Mechanism
+from regard.parts.defaults import FULL, mechanism_with
 from regard.parts.prepare import Project
 from regard.parts.scores import Additive
-from regard.parts.standard import FULL, standard
 from regard.zoo.card import Card
 
 SOURCE = "Luong et al. 2015, Effective Approaches to Attention-based NMT, eq. 8 (concat)"
@@ -18,7 +18,7 @@ def concat(*, w: Tensor, v: Tensor, query_width: int, mask: Mask = FULL) -> Mech
     if not 0 < query_width < w.shape[-2]:
         raise ValueError(f"query_width={query_width} must leave rows of w {list(w.shape)} for query and key")
     parts = (Project(w[..., :query_width, :], w[..., query_width:, :]),)
-    return standard("concat", SOURCE, prepare=parts, score=(Additive(v),), mask=mask)
+    return mechanism_with("concat", SOURCE, prepare=parts, score=(Additive(v),), mask=mask)
 
 
 CARDS = (

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from regard.mechanism import Mask, Mechanism
+from regard.parts.defaults import FULL, mechanism_with
 from regard.parts.prepare import Normalise
 from regard.parts.scores import Dot
-from regard.parts.standard import FULL, standard
 from regard.zoo.card import Card
 
 COSINE = "Graves et al. 2014, Neural Turing Machines, eq. 5-6"
@@ -17,12 +17,12 @@ QK_NORM = "Henry et al. 2020, Query-Key Normalization for Transformers, eq. 4"
 
 def cosine(*, sharpness: float = 1.0, mask: Mask = FULL) -> Mechanism:
     """o = softmax(β cos(q, k)) v. sharpness β."""
-    return standard("cosine", COSINE, prepare=(Normalise(),), score=(Dot(sharpness),), mask=mask)
+    return mechanism_with("cosine", COSINE, prepare=(Normalise(),), score=(Dot(sharpness),), mask=mask)
 
 
 def qk_norm(*, gain: float | Tensor = 10.0, mask: Mask = FULL) -> Mechanism:
     """o = softmax(g · q̂·k̂) v. gain g: learned, a number or [heads]; the paper starts it at log2(n² - n)."""
-    return standard("qk_norm", QK_NORM, prepare=(Normalise(),), score=(Dot(gain),), mask=mask)
+    return mechanism_with("qk_norm", QK_NORM, prepare=(Normalise(),), score=(Dot(gain),), mask=mask)
 
 
 CARDS = (

@@ -7,8 +7,8 @@ from torch import Tensor
 
 from regard.mechanism import Mask, Mechanism
 from regard.parts.adjusts import Subtract
+from regard.parts.defaults import FULL, mechanism_with
 from regard.parts.prepare import SplitHeads
-from regard.parts.standard import FULL, standard
 from regard.zoo.card import Card
 
 SOURCE = "Ye et al. 2024, Differential Transformer, eq. 1-3"
@@ -19,7 +19,7 @@ def differential(*, share: float | Tensor = 0.8, mask: Mask = FULL) -> Mechanism
 
     The paper's norm per head and factor (1 - λ_init) belong to the layer.
     """
-    return standard("differential", SOURCE, prepare=(SplitHeads(2),), adjust=(Subtract(share),), mask=mask)
+    return mechanism_with("differential", SOURCE, prepare=(SplitHeads(2),), adjust=(Subtract(share),), mask=mask)
 
 
 CARDS = (

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from regard.mechanism import Mask, Mechanism
+from regard.parts.defaults import FULL, mechanism_with
 from regard.parts.scores import Dot
-from regard.parts.standard import FULL, standard
 from regard.zoo.card import Card
 
 SOURCE = "Luong et al. 2015, Effective Approaches to Attention-based NMT, eq. 8 (dot)"
@@ -12,7 +12,7 @@ SOURCE = "Luong et al. 2015, Effective Approaches to Attention-based NMT, eq. 8 
 
 def dot(*, mask: Mask = FULL) -> Mechanism:
     """o = softmax(q·k) v."""
-    return standard("dot", SOURCE, score=(Dot(1.0),), mask=mask)
+    return mechanism_with("dot", SOURCE, score=(Dot(1.0),), mask=mask)
 
 
 CARDS = (

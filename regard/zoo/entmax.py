@@ -6,28 +6,34 @@ import torch
 from torch import Tensor
 
 from regard.mechanism import Mask, Mechanism
-from regard.parts.normalisers import Entmax
-from regard.parts.standard import FULL, standard
+from regard.parts.defaults import FULL, mechanism_with
+from regard.parts.sparse import Entmax, Normmax
 from regard.zoo.card import Card
 
 SPARSEMAX = "Martins & Astudillo 2016, From Softmax to Sparsemax, eq. 2-3"
 ENTMAX = "Peters et al. 2019, Sparse Sequence-to-Sequence Models, eq. 10"
+NORMMAX = "Blondel et al. 2020, Learning with Fenchel-Young Losses, section 4.3 (norm entropies)"
 ADAPTIVE = "Correia et al. 2019, Adaptively Sparse Transformers, eq. 5-8"
 
 
 def sparsemax(*, mask: Mask = FULL) -> Mechanism:
     """a = [s - τ]₊ with Σ a = 1: the nearest distribution to the scores, with exact zeros."""
-    return standard("sparsemax", SPARSEMAX, normaliser=Entmax(2.0), mask=mask)
+    return mechanism_with("sparsemax", SPARSEMAX, normaliser=Entmax(2.0), mask=mask)
 
 
 def entmax(*, alpha: float = 1.5, mask: Mask = FULL) -> Mechanism:
     """a = [(α - 1) s - τ]₊^{1/(α - 1)} with Σ a = 1: between softmax (α → 1) and sparsemax (α = 2)."""
-    return standard("entmax", ENTMAX, normaliser=Entmax(alpha), mask=mask)
+    return mechanism_with("entmax", ENTMAX, normaliser=Entmax(alpha), mask=mask)
+
+
+def normmax(*, alpha: float = 2.0, mask: Mask = FULL) -> Mechanism:
+    """a = b / Σ b, b = [s - τ]₊^{1/(α - 1)} with ‖b‖_α = 1: flatter inside its support than entmax."""
+    return mechanism_with("normmax", NORMMAX, normaliser=Normmax(alpha), mask=mask)
 
 
 def adaptively_sparse(*, alpha: Tensor, mask: Mask = FULL) -> Mechanism:
     """Entmax with a learned α per head. alpha: [heads], above 1 (the paper: 1 + sigmoid of a parameter)."""
-    return standard("adaptively_sparse", ADAPTIVE, normaliser=Entmax(alpha), mask=mask)
+    return mechanism_with("adaptively_sparse", ADAPTIVE, normaliser=Entmax(alpha), mask=mask)
 
 
 CARDS = (
@@ -52,6 +58,17 @@ CARDS = (
         memory="O(n d)",
         attends="the keys above a threshold",
         factory=entmax,
+    ),
+    Card(
+        name="normmax",
+        family="normalisers",
+        line="Exact zeros as entmax, and nearly equal weights for the keys that are kept.",
+        equation="a = argmax_p p·s - ‖p‖_α = b / Σ b,  b = [s - τ]₊^{1/(α - 1)},  ‖b‖_α = 1",
+        source=NORMMAX,
+        time="O(n² d + a few sweeps over each row)",
+        memory="O(n d)",
+        attends="the keys above a threshold",
+        factory=normmax,
     ),
     Card(
         name="adaptively_sparse",

@@ -5,9 +5,9 @@ from __future__ import annotations
 from torch import Tensor
 
 from regard.mechanism import Mechanism
+from regard.parts.defaults import mechanism_with
 from regard.parts.prepare import Memory
 from regard.parts.scores import Dot
-from regard.parts.standard import standard
 from regard.zoo.card import Card
 
 SOURCE = "Sukhbaatar et al. 2015, End-To-End Memory Networks, eq. 1-2"
@@ -15,7 +15,7 @@ SOURCE = "Sukhbaatar et al. 2015, End-To-End Memory Networks, eq. 1-2"
 
 def external_memory(*, keys: Tensor, values: Tensor) -> Mechanism:
     """o = softmax(q·m_i) c_i over memory slots, not over tokens. keys m [G,slots,Dk], values c [G,slots,Dv]."""
-    return standard("external_memory", SOURCE, prepare=(Memory(keys, values),), score=(Dot(1.0),))
+    return mechanism_with("external_memory", SOURCE, prepare=(Memory(keys, values),), score=(Dot(1.0),))
 
 
 CARDS = (

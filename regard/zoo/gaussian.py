@@ -5,8 +5,8 @@ from __future__ import annotations
 from torch import Tensor
 
 from regard.mechanism import Mask, Mechanism
+from regard.parts.defaults import FULL, mechanism_with
 from regard.parts.scores import Euclidean
-from regard.parts.standard import FULL, standard
 from regard.zoo.card import Card
 
 SOURCE = "Kim et al. 2021, The Lipschitz Constant of Self-Attention, eq. 6 (L2); Tsai et al. 2019 (RBF kernel)"
@@ -14,7 +14,7 @@ SOURCE = "Kim et al. 2021, The Lipschitz Constant of Self-Attention, eq. 6 (L2);
 
 def gaussian(*, gamma: float | Tensor = 0.5, mask: Mask = FULL) -> Mechanism:
     """o = softmax(-γ ‖q - k‖²) v. gamma γ = 1 / 2σ²: a number or [heads]."""
-    return standard("gaussian", SOURCE, score=(Euclidean(gamma),), mask=mask)
+    return mechanism_with("gaussian", SOURCE, score=(Euclidean(gamma),), mask=mask)
 
 
 CARDS = (

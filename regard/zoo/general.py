@@ -5,9 +5,9 @@ from __future__ import annotations
 from torch import Tensor
 
 from regard.mechanism import Mask, Mechanism
+from regard.parts.defaults import FULL, mechanism_with
 from regard.parts.prepare import Project
 from regard.parts.scores import Dot
-from regard.parts.standard import FULL, standard
 from regard.zoo.card import Card
 
 SOURCE = "Luong et al. 2015, Effective Approaches to Attention-based NMT, eq. 8 (general)"
@@ -15,7 +15,7 @@ SOURCE = "Luong et al. 2015, Effective Approaches to Attention-based NMT, eq. 8 
 
 def general(*, w: Tensor, mask: Mask = FULL) -> Mechanism:
     """o = softmax(qᵀ W k) v. w: [Dq,Dk], or per head [H,Dq,Dk]; queries and keys may differ in width."""
-    return standard("general", SOURCE, prepare=(Project(w_q=w),), score=(Dot(1.0),), mask=mask)
+    return mechanism_with("general", SOURCE, prepare=(Project(w_q=w),), score=(Dot(1.0),), mask=mask)
 
 
 CARDS = (

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from regard.mechanism import Mask, Mechanism
+from regard.parts.defaults import FULL, mechanism_with
 from regard.parts.normalisers import Gumbel, Hard
-from regard.parts.standard import FULL, standard
 from regard.zoo.card import Card
 
 HARD = "Xu et al. 2015, Show, Attend and Tell, section 4.1 (its mode)"
@@ -13,12 +13,12 @@ GUMBEL = "Jang et al. 2017, Categorical Reparameterization with Gumbel-Softmax, 
 
 def hard(*, mask: Mask = FULL) -> Mechanism:
     """a = onehot(argmax s), ties to the earliest key. No gradient to the scores."""
-    return standard("hard", HARD, normaliser=Hard(), mask=mask)
+    return mechanism_with("hard", HARD, normaliser=Hard(), mask=mask)
 
 
 def gumbel(*, temperature: float = 1.0, seed: int = 0, mask: Mask = FULL) -> Mechanism:
     """One key sampled from softmax(s), learned through softmax((s + g) / T). The sample follows from `seed`."""
-    return standard("gumbel", GUMBEL, normaliser=Gumbel(temperature, seed), mask=mask)
+    return mechanism_with("gumbel", GUMBEL, normaliser=Gumbel(temperature, seed), mask=mask)
 
 
 CARDS = (

@@ -7,10 +7,10 @@ from torch import Tensor
 
 from regard.inputs import Inputs
 from regard.mechanism import Mask, Mechanism
+from regard.parts.defaults import FULL, mechanism_with
 from regard.parts.mixes import LatentValues, WeightedSum
 from regard.parts.prepare import Latent
 from regard.parts.scores import Dot
-from regard.parts.standard import FULL, standard
 from regard.zoo.card import Card, Sizes
 
 SOURCE = "DeepSeek-V2 2024, section 2.1.2-2.1.3, eq. 9-19"
@@ -23,7 +23,9 @@ def latent(*, w_uk: Tensor, w_uv: Tensor, rotated: int, absorbed: bool = False, 
     """
     scale = (w_uk.shape[-1] + rotated) ** -0.5
     mix = LatentValues(w_uv) if absorbed else WeightedSum()
-    return standard("latent", SOURCE, prepare=(Latent(w_uk, w_uv, absorbed),), score=(Dot(scale),), mask=mask, mix=mix)
+    return mechanism_with(
+        "latent", SOURCE, prepare=(Latent(w_uk, w_uv, absorbed),), score=(Dot(scale),), mask=mask, mix=mix
+    )
 
 
 def _arguments(s: Sizes) -> dict[str, object]:

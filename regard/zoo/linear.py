@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from regard.mechanism import Mask, Mechanism
-from regard.parts.feature_sum import FeatureSum
+from regard.parts.defaults import FULL, mechanism_with
 from regard.parts.features import PositiveFeatures
 from regard.parts.normalisers import Ratio
 from regard.parts.prepare import EluPlusOne
 from regard.parts.scores import Dot
-from regard.parts.standard import FULL, standard
-from regard.recurrence import Decay
+from regard.recurrent import Decay, FeatureSum
 from regard.zoo.card import Card
 
 LINEAR = "Katharopoulos et al. 2020, Transformers are RNNs, eq. 4-7"
@@ -19,7 +18,7 @@ PERFORMER = "Choromanski et al. 2021, Rethinking Attention with Performers, eq. 
 
 def linear(*, mask: Mask = FULL) -> Mechanism:
     """a = φ(q)·φ(k) / Σ φ(q)·φ(k), φ = elu + 1: with its weights, for any mask, in quadratic time."""
-    return standard("linear", LINEAR, prepare=(EluPlusOne(),), score=(Dot(1.0),), normaliser=Ratio(), mask=mask)
+    return mechanism_with("linear", LINEAR, prepare=(EluPlusOne(),), score=(Dot(1.0),), normaliser=Ratio(), mask=mask)
 
 
 def linear_recurrent() -> Decay:
@@ -30,7 +29,7 @@ def linear_recurrent() -> Decay:
 def performer(*, features: int = 256, seed: int = 0, mask: Mask = FULL) -> Mechanism:
     """a = φ(q)·φ(k) / Σ φ(q)·φ(k), E φ(q)·φ(k) = e^{q·k/√Dk}: softmax in expectation, by positive random features."""
     prepare = (PositiveFeatures(features, seed),)
-    return standard("performer", PERFORMER, prepare=prepare, score=(Dot(1.0),), normaliser=Ratio(), mask=mask)
+    return mechanism_with("performer", PERFORMER, prepare=prepare, score=(Dot(1.0),), normaliser=Ratio(), mask=mask)
 
 
 def performer_recurrent(*, features: int = 256, seed: int = 0) -> FeatureSum:

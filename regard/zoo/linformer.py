@@ -5,8 +5,8 @@ from __future__ import annotations
 from torch import Tensor
 
 from regard.mechanism import Mechanism
+from regard.parts.defaults import mechanism_with
 from regard.parts.prepare import ProjectSequence
-from regard.parts.standard import standard
 from regard.zoo.card import Card
 
 SOURCE = "Wang et al. 2020, Linformer: Self-Attention with Linear Complexity, eq. 7"
@@ -15,7 +15,7 @@ SOURCE = "Wang et al. 2020, Linformer: Self-Attention with Linear Complexity, eq
 def linformer(*, e: Tensor, f: Tensor | None = None) -> Mechanism:
     """o = softmax(q (E K)ᵀ / √Dk) (F V). e, f: [m,n]; f None shares e. Slots have no order: no causal mask."""
     projection = ProjectSequence(e, e if f is None else f)
-    return standard("linformer", SOURCE, prepare=(projection,))
+    return mechanism_with("linformer", SOURCE, prepare=(projection,))
 
 
 CARDS = (

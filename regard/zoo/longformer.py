@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from regard.mechanism import Mechanism
 from regard.parts import masks
-from regard.parts.standard import standard
+from regard.parts.defaults import mechanism_with
 from regard.zoo.card import Card, Sizes
 
 LONGFORMER = "Beltagy et al. 2020, Longformer, section 3.1"
@@ -14,7 +14,7 @@ BIGBIRD = "Zaheer et al. 2020, Big Bird: Transformers for Longer Sequences, sect
 def longformer(*, reach: int, global_tokens: int = 1) -> Mechanism:
     """A band of `reach` tokens to either side; the first `global_tokens` see all and are seen by all."""
     mask = masks.near(reach, reach) | masks.global_tokens(global_tokens)
-    return standard("longformer", LONGFORMER, mask=mask)
+    return mechanism_with("longformer", LONGFORMER, mask=mask)
 
 
 def bigbird(
@@ -29,7 +29,7 @@ def bigbird(
         | masks.global_tokens(global_blocks * size)
         | masks.random_blocks(size, count, length, seed)
     )
-    return standard("bigbird", BIGBIRD, mask=mask)
+    return mechanism_with("bigbird", BIGBIRD, mask=mask)
 
 
 def _bigbird(s: Sizes) -> dict[str, int]:

@@ -6,10 +6,10 @@ from torch import Tensor
 
 from regard.mechanism import Mechanism
 from regard.parts.adjusts import LocalGaussian
+from regard.parts.defaults import mechanism_with
 from regard.parts.masks import near
 from regard.parts.scores import Dot
 from regard.parts.select import PredictCentre
-from regard.parts.standard import standard
 from regard.zoo.card import Card
 
 LOCAL_M = "Luong et al. 2015, Effective Approaches to Attention-based NMT, section 3.2 (local-m)"
@@ -18,7 +18,7 @@ LOCAL_P = "Luong et al. 2015, Effective Approaches to Attention-based NMT, eq. 9
 
 def local_m(*, reach: int) -> Mechanism:
     """softmax over the keys within [p_i - D, p_i + D]. reach D: tokens."""
-    return standard("local_m", LOCAL_M, score=(Dot(1.0),), mask=near(reach, reach))
+    return mechanism_with("local_m", LOCAL_M, score=(Dot(1.0),), mask=near(reach, reach))
 
 
 def local_p(*, w: Tensor, v: Tensor, reach: int) -> Mechanism:
@@ -27,7 +27,7 @@ def local_p(*, w: Tensor, v: Tensor, reach: int) -> Mechanism:
     w [Dq,M], v [M], reach D: tokens. Rows sum to less than one: nothing is renormalised.
     """
     prepare = (PredictCentre(w, v, reach),)
-    return standard("local_p", LOCAL_P, prepare=prepare, score=(Dot(1.0),), adjust=(LocalGaussian(reach / 2),))
+    return mechanism_with("local_p", LOCAL_P, prepare=prepare, score=(Dot(1.0),), adjust=(LocalGaussian(reach / 2),))
 
 
 CARDS = (

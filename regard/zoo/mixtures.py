@@ -5,7 +5,7 @@ from __future__ import annotations
 from regard.composite import ByHead
 from regard.mechanism import Mask, Mechanism
 from regard.parts import masks
-from regard.parts.standard import standard
+from regard.parts.defaults import mechanism_with
 from regard.zoo.card import Card, Sizes
 
 MASKS = "masks are sets of pairs, and sets combine"
@@ -14,7 +14,7 @@ PER_HEAD = "Child et al. 2019, section 4.2 (heads with different patterns); Sukh
 
 def masked(*, mask: Mask) -> Mechanism:
     """Scaled dot-product attention under any mask: causal() & window(1024) | sinks(4), ~near(0, 0)."""
-    return standard("masked", MASKS, mask=mask)
+    return mechanism_with("masked", MASKS, mask=mask)
 
 
 def per_head(*, parts: tuple[tuple[slice, Mechanism], ...]) -> ByHead:
@@ -24,8 +24,10 @@ def per_head(*, parts: tuple[tuple[slice, Mechanism], ...]) -> ByHead:
 
 def _halves(s: Sizes) -> dict[str, object]:
     first = s.heads // s.groups * (s.groups // 2) or s.heads
-    local = standard("window", PER_HEAD, mask=masks.window(2))
-    rest = ((slice(first, s.heads), standard("causal", PER_HEAD, mask=masks.causal())),) if first < s.heads else ()
+    local = mechanism_with("window", PER_HEAD, mask=masks.window(2))
+    rest = (
+        ((slice(first, s.heads), mechanism_with("causal", PER_HEAD, mask=masks.causal())),) if first < s.heads else ()
+    )
     return {"parts": ((slice(0, first), local), *rest)}
 
 

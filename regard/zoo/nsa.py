@@ -8,9 +8,9 @@ from torch import Tensor
 
 from regard.composite import Gates, Sum
 from regard.inputs import Inputs
+from regard.parts.defaults import mechanism_with
 from regard.parts.masks import causal, window
 from regard.parts.select import Compress, SelectByCompressed
-from regard.parts.standard import standard
 from regard.zoo.card import Card, Sizes
 
 SOURCE = "Yuan et al. 2025, Native Sparse Attention, eq. 5-12"
@@ -24,9 +24,9 @@ def nsa(*, w: Tensor, count: int, width: int, gates: Gates | None = None, e: Ten
     """
     compress = Compress(w, e)
     branches = (
-        standard("compressed", SOURCE, prepare=(compress,), mask=causal()),
-        standard("selected", SOURCE, prepare=(SelectByCompressed(compress, count),), mask=causal()),
-        standard("window", SOURCE, mask=window(width)),
+        mechanism_with("compressed", SOURCE, prepare=(compress,), mask=causal()),
+        mechanism_with("selected", SOURCE, prepare=(SelectByCompressed(compress, count),), mask=causal()),
+        mechanism_with("window", SOURCE, mask=window(width)),
     )
     return Sum("nsa", SOURCE, branches, gates or given_gates)
 

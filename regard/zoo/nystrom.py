@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from regard.composite import LowRank
-from regard.parts.standard import standard
+from regard.parts.defaults import mechanism_with
 from regard.zoo.card import Card
 
 SOURCE = "Xiong et al. 2021, Nyströmformer, eq. 13-14"
@@ -11,7 +11,7 @@ SOURCE = "Xiong et al. 2021, Nyströmformer, eq. 13-14"
 
 def nystrom(*, landmarks: int, iterations: int | None = 6) -> LowRank:
     """o = softmax(q K̃ᵀ) softmax(Q̃ K̃ᵀ)⁺ softmax(Q̃ Kᵀ) v. iterations of the inverse; None: exact."""
-    return LowRank("nystrom", SOURCE, standard("softmax", SOURCE), landmarks, iterations)
+    return LowRank("nystrom", SOURCE, mechanism_with("softmax", SOURCE), landmarks, iterations)
 
 
 CARDS = (

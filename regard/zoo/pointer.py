@@ -5,9 +5,9 @@ from __future__ import annotations
 from torch import Tensor
 
 from regard.mechanism import Mask, Mechanism
+from regard.parts.defaults import FULL, mechanism_with
 from regard.parts.prepare import Project
 from regard.parts.scores import Additive
-from regard.parts.standard import FULL, standard
 from regard.zoo.card import Card
 
 SOURCE = "Vinyals et al. 2015, Pointer Networks, eq. 3"
@@ -15,7 +15,7 @@ SOURCE = "Vinyals et al. 2015, Pointer Networks, eq. 3"
 
 def pointer(*, w_q: Tensor, w_k: Tensor, v: Tensor, mask: Mask = FULL) -> Mechanism:
     """p(j | i) = softmax(vᵀ tanh(W_q q_i + W_k k_j)): a choice among the inputs; ask for `regard.weights`."""
-    return standard("pointer", SOURCE, prepare=(Project(w_q, w_k),), score=(Additive(v),), mask=mask, mix=None)
+    return mechanism_with("pointer", SOURCE, prepare=(Project(w_q, w_k),), score=(Additive(v),), mask=mask, mix=None)
 
 
 CARDS = (

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from regard.mechanism import Mask, Mechanism
+from regard.parts.defaults import FULL, mechanism_with
 from regard.parts.normalisers import Relu, Sigmoid
-from regard.parts.standard import FULL, standard
 from regard.zoo.card import Card
 
 SIGMOID = "Ramapuram et al. 2024, Theory, Analysis, and Best Practices for Sigmoid Self-Attention, eq. 2"
@@ -13,12 +13,12 @@ RELU = "Wortsman et al. 2023, Replacing softmax with ReLU in Vision Transformers
 
 def sigmoid(*, bias: float = 0.0, mask: Mask = FULL) -> Mechanism:
     """a_ij = σ(q·k / √Dk + b). bias b: the paper starts it at -log n."""
-    return standard("sigmoid", SIGMOID, normaliser=Sigmoid(bias), mask=mask)
+    return mechanism_with("sigmoid", SIGMOID, normaliser=Sigmoid(bias), mask=mask)
 
 
 def relu(*, mask: Mask = FULL) -> Mechanism:
     """a_ij = max(q·k / √Dk, 0) / n, n the keys that i may see."""
-    return standard("relu", RELU, normaliser=Relu(), mask=mask)
+    return mechanism_with("relu", RELU, normaliser=Relu(), mask=mask)
 
 
 CARDS = (

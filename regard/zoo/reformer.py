@@ -6,11 +6,11 @@ from torch import Tensor
 
 from regard.inputs import Inputs
 from regard.mechanism import Mechanism
+from regard.parts.defaults import mechanism_with
 from regard.parts.masks import Full, causal
 from regard.parts.relative import SelfPenalty
 from regard.parts.scores import Dot
 from regard.parts.select import SameBucket
-from regard.parts.standard import standard
 from regard.zoo.card import Card, Sizes
 
 SOURCE = "Kitaev et al. 2020, Reformer: The Efficient Transformer, section 2, eq. 2-6 and appendix A"
@@ -23,7 +23,9 @@ def reformer(*, rotations: Tensor, see_future: bool = False) -> Mechanism:
     that meets in several rounds once, which is a softmax over the union of its buckets.
     """
     mask = Full() if see_future else causal()
-    return standard("reformer", SOURCE, prepare=(SameBucket(rotations),), score=(Dot(), SelfPenalty(1e5)), mask=mask)
+    return mechanism_with(
+        "reformer", SOURCE, prepare=(SameBucket(rotations),), score=(Dot(), SelfPenalty(1e5)), mask=mask
+    )
 
 
 def _shared(x: Inputs, s: Sizes) -> Inputs:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from regard.inputs import Inputs
-from regard.recurrence import Decay
+from regard.recurrent import Decay
 from regard.zoo.card import Card, Sizes
 
 RETENTION = "Sun et al. 2023, Retentive Network, eq. 5-6"

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from regard.mechanism import Mask, Mechanism
+from regard.parts.defaults import FULL, mechanism_with
 from regard.parts.scores import Dot
-from regard.parts.standard import FULL, standard
 from regard.zoo.card import Card
 
 SOURCE = "Vaswani et al. 2017, Attention Is All You Need, eq. 1"
@@ -12,7 +12,7 @@ SOURCE = "Vaswani et al. 2017, Attention Is All You Need, eq. 1"
 
 def scaled_dot(*, scale: float | None = None, mask: Mask = FULL) -> Mechanism:
     """o = softmax(q·k / √Dk) v. scale: in place of 1/√Dk."""
-    return standard("scaled_dot", SOURCE, score=(Dot(scale),), mask=mask)
+    return mechanism_with("scaled_dot", SOURCE, score=(Dot(scale),), mask=mask)
 
 
 CARDS = (

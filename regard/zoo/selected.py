@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from regard.mechanism import Mechanism
+from regard.parts.defaults import mechanism_with
 from regard.parts.masks import causal
 from regard.parts.select import SelectBlocks
-from regard.parts.standard import standard
 from regard.zoo.card import Card
 
 MOBA = "Lu et al. 2025, MoBA: Mixture of Block Attention, eq. 3-6"
@@ -14,12 +14,12 @@ QUEST = "Tang et al. 2024, Quest: Query-Aware Sparsity for Efficient Long-Contex
 
 def moba(*, size: int, count: int) -> Mechanism:
     """The `count` blocks of `size` keys whose mean key fits the query best, its own always; then causal softmax."""
-    return standard("moba", MOBA, prepare=(SelectBlocks(size, count, "mean"),), mask=causal())
+    return mechanism_with("moba", MOBA, prepare=(SelectBlocks(size, count, "mean"),), mask=causal())
 
 
 def quest(*, size: int, count: int) -> Mechanism:
     """The `count` pages of `size` keys with the highest bound on q·k, its own always; then causal softmax."""
-    return standard("quest", QUEST, prepare=(SelectBlocks(size, count, "bound"),), mask=causal())
+    return mechanism_with("quest", QUEST, prepare=(SelectBlocks(size, count, "bound"),), mask=causal())
 
 
 CARDS = (

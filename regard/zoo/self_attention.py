@@ -5,10 +5,10 @@ from __future__ import annotations
 from torch import Tensor
 
 from regard.mechanism import Mask, Mechanism
+from regard.parts.defaults import FULL, mechanism_with
 from regard.parts.masks import causal as causal_mask
 from regard.parts.prepare import KeyHeads, Project
 from regard.parts.scores import Dot
-from regard.parts.standard import FULL, standard
 from regard.zoo.card import Card
 
 SIMPLIFIED = "Raschka 2024, Build a Large Language Model (From Scratch), section 3.3"
@@ -20,27 +20,27 @@ CROSS = "Vaswani et al. 2017, Attention Is All You Need, section 3.2.3 (encoder-
 
 def simplified() -> Mechanism:
     """a = softmax(x xᵀ), o = a x: give the tokens themselves as q, k and v. Nothing is learned."""
-    return standard("simplified", SIMPLIFIED, score=(Dot(1.0),))
+    return mechanism_with("simplified", SIMPLIFIED, score=(Dot(1.0),))
 
 
 def trainable(*, w_q: Tensor, w_k: Tensor, w_v: Tensor, mask: Mask = FULL) -> Mechanism:
     """q = x W_q, k = x W_k, v = x W_v, then scaled dot-product attention. Weights [D,M], or per head [H,D,M]."""
-    return standard("trainable", TRAINABLE, prepare=(Project(w_q, w_k, w_v),), mask=mask)
+    return mechanism_with("trainable", TRAINABLE, prepare=(Project(w_q, w_k, w_v),), mask=mask)
 
 
 def causal() -> Mechanism:
     """Each token sees itself and what came before: p_j <= p_i, whatever cache lies in front."""
-    return standard("causal", CAUSAL, mask=causal_mask())
+    return mechanism_with("causal", CAUSAL, mask=causal_mask())
 
 
 def multi_head(*, heads: int, mask: Mask = FULL) -> Mechanism:
     """`heads` attentions side by side, each with queries, keys and values of its own."""
-    return standard("multi_head", MULTI_HEAD, prepare=(KeyHeads(heads, heads),), mask=mask)
+    return mechanism_with("multi_head", MULTI_HEAD, prepare=(KeyHeads(heads, heads),), mask=mask)
 
 
 def cross(*, mask: Mask = FULL) -> Mechanism:
     """Queries of one sequence, keys and values of another; their numbers may differ."""
-    return standard("cross", CROSS, mask=mask)
+    return mechanism_with("cross", CROSS, mask=mask)
 
 
 CARDS = (

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from regard.mechanism import Mask, Mechanism
+from regard.parts.defaults import FULL, mechanism_with
 from regard.parts.prepare import KeyHeads
-from regard.parts.standard import FULL, standard
 from regard.zoo.card import Card
 
 MULTI_QUERY = "Shazeer 2019, Fast Transformer Decoding: One Write-Head is All You Need, section 3"
@@ -13,12 +13,12 @@ GROUPED = "Ainslie et al. 2023, GQA: Training Generalized Multi-Query Transforme
 
 def multi_query(*, mask: Mask = FULL) -> Mechanism:
     """All query heads share one key-value head: k, v are [B,1,T,D]."""
-    return standard("multi_query", MULTI_QUERY, prepare=(KeyHeads(1),), mask=mask)
+    return mechanism_with("multi_query", MULTI_QUERY, prepare=(KeyHeads(1),), mask=mask)
 
 
 def grouped_query(*, groups: int, mask: Mask = FULL) -> Mechanism:
     """Query head h reads key-value head h // (H / G): k, v are [B,G,T,D]."""
-    return standard("grouped_query", GROUPED, prepare=(KeyHeads(groups),), mask=mask)
+    return mechanism_with("grouped_query", GROUPED, prepare=(KeyHeads(groups),), mask=mask)
 
 
 CARDS = (

@@ -5,10 +5,10 @@ from __future__ import annotations
 from torch import Tensor
 
 from regard.mechanism import Mask, Mechanism
+from regard.parts.defaults import FULL, mechanism_with
 from regard.parts.mixes import RelativeValues, WeightedSum
 from regard.parts.relative import RelativeKeys
 from regard.parts.scores import Dot
-from regard.parts.standard import FULL, standard
 from regard.zoo.card import Card
 
 SOURCE = "Shaw et al. 2018, Self-Attention with Relative Position Representations, eq. 3-4"
@@ -17,7 +17,7 @@ SOURCE = "Shaw et al. 2018, Self-Attention with Relative Position Representation
 def shaw(*, keys: Tensor, values: Tensor | None = None, mask: Mask = FULL) -> Mechanism:
     """o_i = Σ_j a_ij (v_j + r^V), s_ij = q·(k_j + r^K) / √Dk, r by the clipped distance. keys [2R+1,Dk], values."""
     mix = WeightedSum() if values is None else RelativeValues(values)
-    return standard("shaw", SOURCE, score=(Dot(), RelativeKeys(keys)), mask=mask, mix=mix)
+    return mechanism_with("shaw", SOURCE, score=(Dot(), RelativeKeys(keys)), mask=mask, mix=mix)
 
 
 CARDS = (

@@ -5,8 +5,8 @@ from __future__ import annotations
 from torch import Tensor
 
 from regard.mechanism import Mask, Mechanism
+from regard.parts.defaults import FULL, mechanism_with
 from regard.parts.prepare import AddPositions
-from regard.parts.standard import FULL, standard
 from regard.zoo.card import Card
 
 SINUSOIDAL = "Vaswani et al. 2017, Attention Is All You Need, section 3.5"
@@ -15,12 +15,12 @@ LEARNED = "Gehring et al. 2017, Convolutional Sequence to Sequence Learning, sec
 
 def sinusoidal(*, values: bool = False, mask: Mask = FULL) -> Mechanism:
     """q ← q + PE(p), k ← k + PE(p), PE(p)_{2m} = sin(p / 10000^{2m/D}). values=True adds it to v as well."""
-    return standard("sinusoidal", SINUSOIDAL, prepare=(AddPositions(values=values),), mask=mask)
+    return mechanism_with("sinusoidal", SINUSOIDAL, prepare=(AddPositions(values=values),), mask=mask)
 
 
 def learned_positions(*, table: Tensor, values: bool = False, mask: Mask = FULL) -> Mechanism:
     """q ← q + P[p], k ← k + P[p]. table P: [positions, Dk]."""
-    return standard("learned_positions", LEARNED, prepare=(AddPositions(table, values),), mask=mask)
+    return mechanism_with("learned_positions", LEARNED, prepare=(AddPositions(table, values),), mask=mask)
 
 
 CARDS = (

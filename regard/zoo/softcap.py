@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from regard.mechanism import Mask, Mechanism
+from regard.parts.defaults import FULL, mechanism_with
 from regard.parts.scores import Dot, Softcap
-from regard.parts.standard import FULL, standard
 from regard.zoo.card import Card
 
 SOURCE = "Gemma 2 report 2024, section 2 (logit soft-capping); Bello et al. 2017, eq. 16"
@@ -12,7 +12,7 @@ SOURCE = "Gemma 2 report 2024, section 2 (logit soft-capping); Bello et al. 2017
 
 def softcap(*, cap: float = 50.0, mask: Mask = FULL) -> Mechanism:
     """o = softmax(c tanh(q·k / (c √Dk))) v. cap c: no score exceeds it."""
-    return standard("softcap", SOURCE, score=(Dot(), Softcap(cap)), mask=mask)
+    return mechanism_with("softcap", SOURCE, score=(Dot(), Softcap(cap)), mask=mask)
 
 
 CARDS = (

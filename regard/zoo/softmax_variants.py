@@ -5,9 +5,9 @@ from __future__ import annotations
 from torch import Tensor
 
 from regard.mechanism import Mask, Mechanism
+from regard.parts.defaults import FULL, mechanism_with
 from regard.parts.normalisers import Softmax, TopK
 from regard.parts.prepare import Temperature
-from regard.parts.standard import FULL, standard
 from regard.zoo.card import Card
 
 OFF_BY_ONE = "Miller 2023, Attention Is Off By One"
@@ -18,22 +18,22 @@ TEMPERATURE = "Hinton et al. 2015, Distilling the Knowledge in a Neural Network,
 
 def off_by_one(*, mask: Mask = FULL) -> Mechanism:
     """a = e^s / (1 + Σ e^s): a head may attend to nothing."""
-    return standard("off_by_one", OFF_BY_ONE, normaliser=Softmax(0.0), mask=mask)
+    return mechanism_with("off_by_one", OFF_BY_ONE, normaliser=Softmax(0.0), mask=mask)
 
 
 def learned_sink(*, sink: Tensor, mask: Mask = FULL) -> Mechanism:
     """a = e^s / (e^{σ_h} + Σ e^s). sink σ: a learned logit per head [heads]."""
-    return standard("learned_sink", SINK, normaliser=Softmax(sink), mask=mask)
+    return mechanism_with("learned_sink", SINK, normaliser=Softmax(sink), mask=mask)
 
 
 def topk(*, k: int, mask: Mask = FULL) -> Mechanism:
     """Softmax over the k best keys of each query; ties go to the earliest."""
-    return standard("topk", TOPK, normaliser=TopK(k), mask=mask)
+    return mechanism_with("topk", TOPK, normaliser=TopK(k), mask=mask)
 
 
 def temperature(*, value: float, mask: Mask = FULL) -> Mechanism:
     """a = softmax(q·k / (T √Dk)): above 1 flatter, below 1 sharper."""
-    return standard("temperature", TEMPERATURE, prepare=(Temperature(value),), mask=mask)
+    return mechanism_with("temperature", TEMPERATURE, prepare=(Temperature(value),), mask=mask)
 
 
 CARDS = (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from regard.mechanism import Mechanism
 from regard.parts import masks
-from regard.parts.standard import standard
+from regard.parts.defaults import mechanism_with
 from regard.zoo.card import Card
 
 STRIDED = "Child et al. 2019, Generating Long Sequences with Sparse Transformers, section 4.2 (strided)"
@@ -13,13 +13,13 @@ FIXED = "Child et al. 2019, Generating Long Sequences with Sparse Transformers, 
 
 def strided(*, stride: int) -> Mechanism:
     """Causal: the last `stride` tokens, and every stride-th before."""
-    return standard("strided", STRIDED, mask=masks.causal() & (masks.window(stride) | masks.every(stride)))
+    return mechanism_with("strided", STRIDED, mask=masks.causal() & (masks.window(stride) | masks.every(stride)))
 
 
 def fixed(*, stride: int, summary: int = 1) -> Mechanism:
     """Causal: its own chunk of `stride` tokens, and the last `summary` tokens of every chunk."""
     mask = masks.causal() & (masks.chunk(stride) | masks.summary(stride, summary))
-    return standard("fixed", FIXED, mask=mask)
+    return mechanism_with("fixed", FIXED, mask=mask)
 
 
 CARDS = (

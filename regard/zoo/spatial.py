@@ -5,10 +5,10 @@ from __future__ import annotations
 from torch import Tensor
 
 from regard.mechanism import Mechanism
+from regard.parts.defaults import mechanism_with
 from regard.parts.normalisers import Gumbel
 from regard.parts.prepare import Project
 from regard.parts.scores import Additive
-from regard.parts.standard import standard
 from regard.zoo.card import Card, Sizes
 
 SOFT = "Xu et al. 2015, Show, Attend and Tell, eq. 4-6 and 13 (soft)"
@@ -18,13 +18,13 @@ GLIMPSE = "Mnih et al. 2014, Recurrent Models of Visual Attention; Ba et al. 201
 
 def spatial_soft(*, w_q: Tensor, w_k: Tensor, v: Tensor) -> Mechanism:
     """ẑ = Σ_i α_i a_i over L image cells (keys and values), α = softmax(vᵀ tanh(W_q h + W_k a))."""
-    return standard("spatial_soft", SOFT, prepare=(Project(w_q, w_k),), score=(Additive(v),))
+    return mechanism_with("spatial_soft", SOFT, prepare=(Project(w_q, w_k),), score=(Additive(v),))
 
 
 def spatial_hard(*, w_q: Tensor, w_k: Tensor, v: Tensor, seed: int = 0) -> Mechanism:
     """ẑ = a_j, j drawn from α: one cell by lot. The draw follows from `seed`; no gradient reaches the scores."""
     sample = Gumbel(seed=seed, straight_through=False)
-    return standard("spatial_hard", HARD, prepare=(Project(w_q, w_k),), score=(Additive(v),), normaliser=sample)
+    return mechanism_with("spatial_hard", HARD, prepare=(Project(w_q, w_k),), score=(Additive(v),), normaliser=sample)
 
 
 def _arguments(s: Sizes) -> dict[str, Tensor]:

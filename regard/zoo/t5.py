@@ -5,9 +5,9 @@ from __future__ import annotations
 from torch import Tensor
 
 from regard.mechanism import Mask, Mechanism
+from regard.parts.defaults import FULL, mechanism_with
 from regard.parts.relative import T5Bias
 from regard.parts.scores import Dot
-from regard.parts.standard import FULL, standard
 from regard.zoo.card import Card
 
 SOURCE = "Raffel et al. 2020, Exploring the Limits of Transfer Learning (T5), section 2.1"
@@ -16,7 +16,7 @@ SOURCE = "Raffel et al. 2020, Exploring the Limits of Transfer Learning (T5), se
 def t5(*, table: Tensor, max_distance: int = 128, bidirectional: bool = True, mask: Mask = FULL) -> Mechanism:
     """s_ij = q·k + T[bucket(p_j - p_i), h], unscaled as in T5. table [buckets, heads]."""
     bias = T5Bias(table, max_distance, bidirectional)
-    return standard("t5", SOURCE, score=(Dot(1.0), bias), mask=mask)
+    return mechanism_with("t5", SOURCE, score=(Dot(1.0), bias), mask=mask)
 
 
 CARDS = (

@@ -6,8 +6,8 @@ from torch import Tensor
 
 from regard.mechanism import Mask, Mechanism
 from regard.parts.adjusts import MixWeights
+from regard.parts.defaults import FULL, mechanism_with
 from regard.parts.scores import Dot, MixScores
-from regard.parts.standard import FULL, standard
 from regard.zoo.card import Card
 
 SOURCE = "Shazeer et al. 2020, Talking-Heads Attention, section 3"
@@ -15,7 +15,9 @@ SOURCE = "Shazeer et al. 2020, Talking-Heads Attention, section 3"
 
 def talking_heads(*, before: Tensor, after: Tensor, mask: Mask = FULL) -> Mechanism:
     """a = U softmax(L s): s per head mixed by L before, weights by U after. before [H',H], after [H'',H']."""
-    return standard("talking_heads", SOURCE, score=(Dot(), MixScores(before)), adjust=(MixWeights(after),), mask=mask)
+    return mechanism_with(
+        "talking_heads", SOURCE, score=(Dot(), MixScores(before)), adjust=(MixWeights(after),), mask=mask
+    )
 
 
 CARDS = (

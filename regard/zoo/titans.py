@@ -5,8 +5,8 @@ from __future__ import annotations
 from torch import Tensor
 
 from regard.inputs import Inputs
-from regard.parts.memory import NeuralMemory
 from regard.parts.prepare import Normalise
+from regard.recurrent import NeuralMemory
 from regard.zoo.card import Card, Sizes
 
 SOURCE = "Behrouz et al. 2025, Titans: Learning to Memorize at Test Time, eq. 9-15 and section 3.2"

@@ -5,9 +5,9 @@ from __future__ import annotations
 from torch import Tensor
 
 from regard.mechanism import Mask, Mechanism
+from regard.parts.defaults import mechanism_with
 from regard.parts.masks import causal
 from regard.parts.relative import TransformerXL
-from regard.parts.standard import standard
 from regard.zoo.card import Card
 
 SOURCE = "Dai et al. 2019, Transformer-XL, section 3.3"
@@ -16,7 +16,7 @@ CAUSAL = causal()
 
 def transformer_xl(*, u: Tensor, v: Tensor, w_r: Tensor, mask: Mask = CAUSAL) -> Mechanism:
     """s_ij = [(q_i + u)·k_j + (q_i + v)·W_R R_{i-j}] / √Dk. u, v [H,Dk]; w_r [H,M,Dk]. A longer past: more keys."""
-    return standard("transformer_xl", SOURCE, score=(TransformerXL(u, v, w_r),), mask=mask)
+    return mechanism_with("transformer_xl", SOURCE, score=(TransformerXL(u, v, w_r),), mask=mask)
 
 
 CARDS = (

@@ -10,7 +10,7 @@ from torch import Tensor
 from regard.inputs import Inputs
 from regard.mechanism import Mechanism
 from regard.parts import masks
-from regard.parts.standard import standard
+from regard.parts.defaults import mechanism_with
 from regard.zoo.card import Card, Sizes
 
 FULL = "Vaswani et al. 2017, Attention Is All You Need, section 3.2.3 (encoder)"
@@ -21,23 +21,23 @@ BLOCKS = "Child et al. 2019, Generating Long Sequences with Sparse Transformers,
 
 def full() -> Mechanism:
     """Every token sees every token."""
-    return standard("full", FULL)
+    return mechanism_with("full", FULL)
 
 
 def prefix(*, count: int) -> Mechanism:
     """The first `count` tokens are seen by all; after them, causal."""
-    return standard("prefix", PREFIX, mask=masks.prefix(count))
+    return mechanism_with("prefix", PREFIX, mask=masks.prefix(count))
 
 
 def document(*, ids: Tensor, causal: bool = True) -> Mechanism:
     """Tokens of one document do not see another's. ids: integers [batch or 1, positions]."""
     inside = masks.documents(ids)
-    return standard("document", DOCUMENT, mask=masks.causal() & inside if causal else inside)
+    return mechanism_with("document", DOCUMENT, mask=masks.causal() & inside if causal else inside)
 
 
 def block_sparse(*, layout: Tensor, size: int) -> Mechanism:
     """Blocks of `size` keys by a list. layout: bool [heads or 1, query blocks, key blocks]."""
-    return standard("block_sparse", BLOCKS, mask=masks.Blocks(layout, size))
+    return mechanism_with("block_sparse", BLOCKS, mask=masks.Blocks(layout, size))
 
 
 def _padded(x: Inputs, s: Sizes) -> Inputs:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from regard.mechanism import Mechanism
 from regard.parts import masks
-from regard.parts.standard import standard
+from regard.parts.defaults import mechanism_with
 from regard.zoo.card import Card
 
 WINDOW = "Jiang et al. 2023, Mistral 7B, section 2; Beltagy et al. 2020, Longformer, section 3.1"
@@ -14,22 +14,22 @@ SINKS = "Xiao et al. 2024, Efficient Streaming Language Models with Attention Si
 
 def window(*, width: int) -> Mechanism:
     """The last `width` tokens, itself included: 0 <= p_i - p_j < width."""
-    return standard("window", WINDOW, mask=masks.window(width))
+    return mechanism_with("window", WINDOW, mask=masks.window(width))
 
 
 def dilated(*, width: int, step: int) -> Mechanism:
     """`width` keys to either side, `step` apart."""
-    return standard("dilated", DILATED, mask=masks.dilated(width, step))
+    return mechanism_with("dilated", DILATED, mask=masks.dilated(width, step))
 
 
 def sinks(*, count: int) -> Mechanism:
     """The first `count` tokens alone, never the future."""
-    return standard("sinks", SINKS, mask=masks.sinks(count))
+    return mechanism_with("sinks", SINKS, mask=masks.sinks(count))
 
 
 def streaming(*, width: int, count: int = 4) -> Mechanism:
     """A window of `width` and the first `count` tokens, never the future."""
-    return standard("streaming", SINKS, mask=masks.window(width) | masks.sinks(count))
+    return mechanism_with("streaming", SINKS, mask=masks.window(width) | masks.sinks(count))
 
 
 CARDS = (

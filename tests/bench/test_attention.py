@@ -18,6 +18,7 @@ from regard.bench.cases import CASES, dense, layouts, linear, named, peers
 from regard.bench.cases.case import Case, Contestant, Recipe, check, off
 from regard.bench.timing import MIN_TURNS, timed
 from regard.errors import UserError
+from regard.growing import Growing
 from regard.run import native
 
 pytestmark = pytest.mark.skipif(not native.available(), reason=str(native.why_unavailable()))
@@ -100,7 +101,7 @@ def spoiled(found: Any, wrong: float) -> Any:
     *before, last = found
     if isinstance(last, Tensor):
         return (*before, spoiled(last, wrong))
-    last.states["entropy"] = {"rows": spoiled(last.states["entropy"]["rows"], wrong)}
+    last.states["entropy"] = Growing(spoiled(last.states["entropy"].live(), wrong), (0,))
     return (*before, last)
 
 

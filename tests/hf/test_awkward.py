@@ -213,7 +213,7 @@ def test_norm_weighted_statistics(name: str) -> None:
     model, inputs = case.build(), feed(case)
     statistics = [Received(), Received(of="norm"), Overview(of="norm"), Overview()]
     seen: dict[str, torch.Tensor] = {}
-    from regard.hf import session as module
+    from regard.hf import watcher as module
 
     original = module.value_norms
 
@@ -316,11 +316,15 @@ def test_nan_weights_and_empty_rows_are_noted() -> None:
     assert any("token 4" in problem and "no key" in problem for problem in trace.made["problems"])
 
 
-def test_a_shared_config_is_refused() -> None:
+def test_two_models_that_share_a_config_are_watched_apart() -> None:
     config = tf.LlamaConfig(**small())
-    one, two = tf.LlamaModel(config), tf.LlamaModel(config)
-    with attach(one), pytest.raises(Unsupported, match="shares its config"), attach(two):
-        pass
+    one, two = tf.LlamaModel(config).eval(), tf.LlamaModel(config).eval()
+    first, second = feed(BY_NAME["llama"], padding="left"), feed(BY_NAME["llama"], length=7, seed=2)
+    with torch.no_grad(), attach(one) as trace, attach(two) as other:
+        one(**first)
+        two(**second)
+    assert_same_weights(trace, eager_attentions(one, first))
+    assert_same_weights(other, eager_attentions(two, second))
 
 
 def test_an_unknown_version_of_transformers_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ import torch
 import transformers as tf
 from torch import Tensor
 
-from regard.hf import session
+from regard.hf import watcher
 from regard.hf.attach import attach
 from regard.seeing.statistics import standard
 from regard.seeing.trace import Trace
@@ -143,7 +143,7 @@ def test_each_detector_gives_the_known_value(
     path: str, model: tf.GPT2LMHeadModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if path == "strips":
-        monkeypatch.setattr(session, "observers", lambda *names: ())
+        monkeypatch.setattr(watcher, "observers", lambda *names: ())
     ids = repeated()
     with torch.no_grad(), attach(model) as trace:
         model(input_ids=ids)

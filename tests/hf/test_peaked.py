@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
+from regard.hf.kept import Kept
 from torch import Tensor
 
-from regard.hf import session
+from regard.hf import watcher
 from regard.hf.attach import attach
-from regard.hf.kept import Kept
 from regard.parts.scores import Dot, Softcap
 from regard.run import native
 from regard.seeing.statistics import Entropy, Maximum, Overview, Received, TopK
@@ -44,7 +44,7 @@ def test_peaked_weights_stay_within_the_bound(
     if fused and not native.available():
         pytest.skip("this installation has no native core")
     if not fused:
-        monkeypatch.setattr(session, "observers", lambda *names: ())
+        monkeypatch.setattr(watcher, "observers", lambda *names: ())
     case = BY_NAME[name]
     model = case.build(std=std)
     watch = [Overview(), Entropy(), Maximum(), Received(), TopK()]

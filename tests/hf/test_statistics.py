@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from regard.hf import session
+from regard.hf import watcher
 from regard.hf.attach import attach
 from regard.run import native
 from regard.seeing.statistics import standard
@@ -21,7 +21,7 @@ PATHS = ["fused", "strips"]
 def path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Statistics by the fused native core where there is one, or always in strips."""
     if request.param == "strips":
-        monkeypatch.setattr(session, "observers", lambda *names: ())
+        monkeypatch.setattr(watcher, "observers", lambda *names: ())
     elif not native.available():
         pytest.skip("this installation has no native core")
     return str(request.param)

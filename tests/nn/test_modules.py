@@ -11,7 +11,9 @@ from torch.nn.functional import scaled_dot_product_attention
 
 import regard
 from regard import nn as ours
+from regard.composite import ByHead
 from regard.errors import UserError
+from regard.text import parse
 from tests.nn.test_multi_head import normal
 
 
@@ -49,10 +51,13 @@ def test_self_attention_takes_a_recurrence_with_gates() -> None:
     assert out.shape == x.shape and weights is not None and bool((weights.triu(1) == 0).all())
 
 
-def test_composites_cannot_be_made_causal() -> None:
+def test_composites_are_made_causal_part_by_part_and_landmarks_cannot_be() -> None:
     module = ours.CausalSelfAttention(8, 2, "nystrom(2)")
-    with pytest.raises(UserError, match="nystrom is a composite"):
+    with pytest.raises(UserError, match="nystrom cannot take the mask causal: its landmarks average over the whole"):
         module(torch.zeros(1, 4, 8))
+    parts = ((slice(0, 1), parse("full")), (slice(1, 2), parse("window(2)")))
+    weights = ours.CausalSelfAttention(8, 2, ByHead("halves", "", parts))(normal(1, 4, 8).float(), need_weights=True)[1]
+    assert bool((weights.triu(1) == 0).all()) and bool((weights[:, 1, 3, :2] == 0).all())
 
 
 def test_cross_attention_leaves_padding_out() -> None:

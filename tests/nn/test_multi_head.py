@@ -232,3 +232,77 @@ def test_module_inside_torch_layers_keeps_its_mechanism() -> None:
         ours.TransformerEncoderLayer(12, 3, 16, mechanism="alibi & causal"), 2, enable_nested_tensor=False
     )
     assert stack(normal(5, 2, 12, dtype=torch.float32)).shape == (5, 2, 12)
+
+
+def test_layers_hold_their_parameters_in_torchs_order() -> None:
+    """Optimizer states go by index: those of torch's layers fit ours."""
+    pairs = (
+        (nn.TransformerEncoderLayer(8, 2, 16), ours.TransformerEncoderLayer(8, 2, 16)),
+        (nn.TransformerDecoderLayer(8, 2, 16), ours.TransformerDecoderLayer(8, 2, 16)),
+    )
+    for theirs, mine in pairs:
+        named = [[(name, p.shape) for name, p in layer.named_parameters()] for layer in (theirs, mine)]
+        assert named[0] == named[1]
+        before, after = (torch.optim.Adam(layer.parameters()) for layer in (theirs, mine))
+        after.load_state_dict(before.state_dict())
+    torch.manual_seed(3)
+    theirs = nn.TransformerEncoderLayer(8, 2, 16)
+    torch.manual_seed(3)
+    mine = ours.TransformerEncoderLayer(8, 2, 16)
+    for (name, a), b in zip(theirs.state_dict().items(), mine.state_dict().values(), strict=True):
+        assert torch.equal(a, b), name
+
+
+@pytest.mark.parametrize(
+    "options", [{"add_bias_kv": True}, {"add_zero_attn": True}, {"add_bias_kv": True, "add_zero_attn": True}]
+)
+@pytest.mark.parametrize("need_weights", [True, False])
+def test_is_causal_leaves_added_keys_to_all(options: dict[str, bool], need_weights: bool) -> None:
+    theirs, mine = twins(batch_first=True, **options)
+    x = normal(2, 5, 12)
+    later = torch.ones(5, 5, dtype=torch.bool).triu(1)
+    wanted = theirs(x, x, x, attn_mask=later, need_weights=need_weights)
+    for given in ({"is_causal": True}, {"is_causal": True, "attn_mask": later}):
+        found = mine(x, x, x, need_weights=need_weights, **given)
+        torch.testing.assert_close(found[0], wanted[0])
+        if need_weights:
+            torch.testing.assert_close(found[1], wanted[1])
+    with pytest.raises(UserError, match="5 queries on 7 keys stand; give attn_mask instead"):
+        mine(x, normal(2, 7, 12), normal(2, 7, 12), is_causal=True)
+    with pytest.raises(UserError, match="append have no positions; leave query_positions out"):
+        mine(x, x, x, query_positions=torch.arange(5))
+
+
+def test_positions_say_where_queries_stand_where_lengths_differ() -> None:
+    mine = ours.MultiHeadAttention(12, 3, batch_first=True, mechanism="alibi & causal", dtype=torch.float64)
+    x = normal(2, 7, 12)
+    whole = mine(x, x, x)[0]
+    last = mine(x[:, 4:], x, x, query_positions=torch.arange(4, 7))[0]
+    torch.testing.assert_close(last, whole[:, 4:])
+    plain = ours.MultiHeadAttention(12, 3, batch_first=True, dtype=torch.float64)
+    whole = plain(x, x, x, is_causal=True)[0]
+    torch.testing.assert_close(
+        plain(x[:, 4:], x, x, is_causal=True, query_positions=torch.arange(4, 7))[0], whole[:, 4:]
+    )
+    with pytest.raises(ValueError, match="give query_positions"):
+        plain(x[:, 4:], x, x, is_causal=True)
+
+
+@pytest.mark.parametrize("need_weights", [True, False])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+def test_a_row_of_the_lowest_number_is_uniform_as_in_torch(dtype: torch.dtype, need_weights: bool) -> None:
+    theirs, mine = twins(batch_first=True, dtype=dtype)
+    x = normal(2, 5, 12, dtype=dtype)
+    mask = torch.zeros(5, 5, dtype=dtype)
+    mask[1], mask[3, :2] = torch.finfo(dtype).min, torch.finfo(dtype).min
+    found, wanted = (m(x, x, x, attn_mask=mask, need_weights=need_weights) for m in (mine, theirs))
+    tolerance = 0.05 if dtype == torch.bfloat16 else 1e-5
+    torch.testing.assert_close(found[0], wanted[0], atol=tolerance, rtol=tolerance)
+    wide = mine(x, x, x, attn_mask=mask.double().clamp(min=torch.finfo(torch.float64).min), need_weights=need_weights)
+    assert bool(wide[0].isfinite().all())
+
+
+def test_a_width_of_nothing_is_one_sentence() -> None:
+    for make in (lambda: ours.MultiHeadAttention(0, 1), lambda: ours.SelfAttention(0, 1)):
+        with pytest.raises(UserError, match="of 0 holds nothing; give at least 1"):
+            make()

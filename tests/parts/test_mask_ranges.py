@@ -12,8 +12,8 @@ from regard.inputs import Inputs, inputs
 from regard.lower import encode_mask, ranges_of, visible
 from regard.mechanism import Mask
 from regard.parts import masks
-from regard.parts.masks import And, Blocks, Full, Near, Not, Or
-from regard.parts.standard import standard
+from regard.parts.defaults import mechanism_with
+from regard.parts.masks import And, Band, Blocks, Full, Not, Or
 
 DOCUMENTS = torch.tensor([[0, 0, 0, 1, 1, 2, 2, 2, 2, 3] + [4] * 30])
 LAYOUT = torch.tensor([[[True, False, True], [False, True, False], [True, True, True]]])
@@ -26,9 +26,9 @@ SIMPLE: list[Mask] = [
     masks.near(2, 0),
     masks.near(0, 2),
     masks.near(1, 3),
-    Near(None, 2),
-    Near(2, None),
-    Near(None, None),
+    Band(None, 2),
+    Band(2, None),
+    Band(None, None),
     masks.sinks(2),
     masks.global_keys(3),
     masks.prefix(4),
@@ -108,7 +108,7 @@ def test_padding_is_never_visible(mask: Mask) -> None:
     positions = torch.stack([slots, (slots - 3).clamp(min=-1)])
     valid = torch.stack([slots < 5, slots >= 3])
     x = at(positions, positions, valid)
-    seen = visible(standard("one", "", mask=mask), x).dense()
+    seen = visible(mechanism_with("one", "", mask=mask), x).dense()
     assert torch.equal(seen.expand(2, 2, 7, 7), said(mask, x) & valid[:, None, None])
 
 

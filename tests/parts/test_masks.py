@@ -114,11 +114,11 @@ def test_sparse_transformer_rows_reach_everything_in_two_steps() -> None:
 
 
 def test_more_runs_than_a_table_holds_run_by_predicate() -> None:
-    from regard.parts.standard import standard
+    from regard.parts.defaults import mechanism_with
     from regard.run import reference, strips
 
     x = inputs(*(torch.randn(1, 1, 200, 4, dtype=torch.float64) for _ in range(3)))
-    mechanism = standard("striped", "test", mask=masks.every(2))
+    mechanism = mechanism_with("striped", "test", mask=masks.every(2))
     with pytest.raises(ranges.TooManyRuns, match="100 separate intervals"):
         ranges_of(mechanism.mask, x)
     wanted, _ = reference.attend(mechanism, x)

@@ -8,10 +8,11 @@ from torch import Tensor
 
 from regard.inputs import Where, inputs
 from regard.parts.adjusts import Dropout
+from regard.parts.defaults import mechanism_with
 from regard.parts.noise import uniform
-from regard.parts.normalisers import Entmax, Gumbel, Hard, Relu, Sigmoid, Softmax, TopK
+from regard.parts.normalisers import Gumbel, Hard, Relu, Sigmoid, Softmax, TopK
 from regard.parts.scores import Dot
-from regard.parts.standard import standard
+from regard.parts.sparse import Entmax, Normmax
 from regard.run import reference, strips
 from regard.zoo import CATALOGUE
 
@@ -74,6 +75,42 @@ def test_gradient_of_a_learned_alpha_equals_the_entmax_package() -> None:
     assert torch.allclose(mine, other, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")  # torch's forward mode uses it
+@pytest.mark.parametrize("alpha", [1.3, 1.5, 2.0, 2.5, 5.0])
+@pytest.mark.parametrize("kind", [Entmax, Normmax])
+def test_sparse_rows_have_derivatives_to_the_second_order_and_forwards(kind: type, alpha: float) -> None:
+    """A penalty on a gradient counts; a tangent is carried."""
+    s = scores(1, 2, 3, 6).requires_grad_()
+    learned = torch.tensor([alpha, alpha + 0.2], dtype=torch.float64, requires_grad=True)
+
+    def rows(s: Tensor, alpha: Tensor) -> Tensor:
+        return kind(alpha)(s, None, where(s))
+
+    assert torch.autograd.gradgradcheck(rows, (s, learned))
+    assert torch.autograd.gradcheck(rows, (s, learned), check_forward_ad=True)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("alpha", [3.0, 5.0, 8.0, 30.0])
+@pytest.mark.parametrize("kind", [Entmax, Normmax])
+def test_no_mass_is_lost_at_large_alpha(kind: type, alpha: float, dtype: torch.dtype) -> None:
+    """Equal keys share alike however near to them the threshold lies; other rows sum to 1, with a finite gradient."""
+    equal = torch.zeros(1, 1, 1, 64, dtype=dtype)
+    assert torch.allclose(kind(alpha)(equal, None, where(equal)), torch.full_like(equal, 1 / 64), rtol=1e-5)
+    s = scores(1, 2, 20, 300, scale=3.0).to(dtype).requires_grad_()
+    a = kind(alpha)(s, None, where(s))
+    assert a.dtype == dtype and torch.allclose(a.sum(-1), torch.ones(1, 2, 20, dtype=dtype), atol=1e-5)
+    assert bool(torch.autograd.grad(a.square().sum(), s)[0].isfinite().all())
+
+
+@pytest.mark.parametrize("alpha", [1.2, 1.5, 2.0, 3.0])
+def test_normmax_equals_the_entmax_package(alpha: float) -> None:
+    package = pytest.importorskip("entmax")
+    s = scores(1, 2, 5, 30, scale=2.0)
+    theirs = package.normmax_bisect(s, alpha, dim=-1, n_iter=100)
+    assert torch.allclose(Normmax(alpha)(s, None, where(s)), theirs, atol=1e-9)
+
+
 def test_entmax_tends_to_softmax_and_hardmax() -> None:
     s = scores(1, 1, 4, 9)
     assert torch.allclose(Entmax(1.0001)(s, None, where(s)), s.softmax(-1), atol=1e-3)
@@ -81,7 +118,8 @@ def test_entmax_tends_to_softmax_and_hardmax() -> None:
 
 
 @pytest.mark.parametrize(
-    "normaliser", [Softmax(), Softmax(0.3), Sigmoid(), Relu(), Entmax(), Entmax(2.0), TopK(3), Hard()]
+    "normaliser",
+    [Softmax(), Softmax(0.3), Sigmoid(), Relu(), Entmax(), Entmax(2.0), Entmax(3.0), Normmax(), TopK(3), Hard()],
 )
 def test_rows_without_keys_are_zero_and_excluded_cells_too(normaliser: object) -> None:
     s = scores(1, 2, 4, 6)
@@ -142,7 +180,7 @@ def test_gumbel_passes_the_gradient_of_its_soft_form() -> None:
 def test_dropout_is_right_on_average_and_not_watched() -> None:
     q = torch.zeros(1, 4, 60, 8, dtype=torch.float64)
     x = inputs(q, q, torch.ones(1, 4, 60, 1, dtype=torch.float64))
-    plain = standard("plain", "test")
+    plain = mechanism_with("plain", "test")
     dropped = plain.replace(adjust=(Dropout(0.3, seed=5),))
     out, weights = reference.attend(dropped, x)
     assert torch.equal(weights, reference.attend(plain, x)[1])
@@ -168,4 +206,4 @@ def test_a_term_cannot_begin_a_mechanism() -> None:
 
     x = inputs(torch.randn(1, 1, 2, 4), torch.randn(1, 1, 2, 4), torch.randn(1, 1, 2, 4))
     with pytest.raises(ValueError, match="cannot come first"):
-        reference.attend(standard("wrong", "test", score=(Softcap(3.0), Dot())), x)
+        reference.attend(mechanism_with("wrong", "test", score=(Softcap(3.0), Dot())), x)

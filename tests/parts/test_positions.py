@@ -8,7 +8,7 @@ import torch
 from regard.inputs import inputs
 from regard.parts import positions
 from regard.parts.positions import Dynamic, Linear, Llama3, Yarn, rotary_frequencies, rotate, t5_buckets
-from regard.parts.prepare import Rotary
+from regard.parts.rotary import Rotary
 from regard.run import reference
 from regard.zoo.rotary import rotary
 

@@ -12,20 +12,20 @@ import regard
 from regard.inputs import inputs
 from regard.mechanism import Mechanism
 from regard.parts import masks
+from regard.parts.defaults import mechanism_with
 from regard.parts.normalisers import Sigmoid, Softmax
 from regard.parts.scores import Distance, Dot, KeyBias, Slope, Table
-from regard.parts.standard import standard
 from regard.run import native, reference
 from regard.run.choose import BACKENDS
 from regard.run.triton import why_unavailable
 
 B, H, G, T, D = 2, 4, 2, 33, 16
-CAUSAL = standard("causal", "", mask=masks.causal())
-FULL = standard("scaled dot", "")
-WINDOW = standard("window", "", mask=masks.causal() & masks.window(5) | masks.sinks(2))
-SLOPED = standard("alibi", "", score=(Dot(), Slope(torch.rand(H))), mask=masks.causal())
-SINK = standard("sink", "", mask=masks.causal(), normaliser=Softmax(torch.rand(H)))
-SIGMOID = standard("sigmoid", "", mask=masks.causal(), normaliser=Sigmoid(-3.0))
+CAUSAL = mechanism_with("causal", "", mask=masks.causal())
+FULL = mechanism_with("scaled dot", "")
+WINDOW = mechanism_with("window", "", mask=masks.causal() & masks.window(5) | masks.sinks(2))
+SLOPED = mechanism_with("alibi", "", score=(Dot(), Slope(torch.rand(H))), mask=masks.causal())
+SINK = mechanism_with("sink", "", mask=masks.causal(), normaliser=Softmax(torch.rand(H)))
+SIGMOID = mechanism_with("sigmoid", "", mask=masks.causal(), normaliser=Sigmoid(-3.0))
 EVERY = {m.name: m for m in (CAUSAL, FULL, WINDOW, SLOPED, SINK, SIGMOID)}
 HERE = [name for name in BACKENDS if name != "triton" or why_unavailable(torch.device("cpu")) is None]
 
@@ -83,13 +83,13 @@ def test_a_gradient_for_the_mechanism_alone_is_honoured() -> None:
     """Only a bias or a sink asks for one: a fast backend that lacks it steps aside, and one that has it is right."""
     q, k, v = qkv()
     slope, sink = torch.rand(H, requires_grad=True), torch.rand(H, requires_grad=True)
-    biased = standard("biased", "", score=(Dot(), Slope(slope)))
+    biased = mechanism_with("biased", "", score=(Dot(), Slope(slope)))
     regard.attention(q, k, v, biased).sum().backward()
     assert slope.grad is not None and bool(slope.grad.any())
     if native.available():
         with pytest.raises(ValueError, match=r"Slope.*gradient.*native"):
             regard.attention(q, k, v, biased, backend="native")
-    sunk = standard("sink", "", normaliser=Softmax(sink))
+    sunk = mechanism_with("sink", "", normaliser=Softmax(sink))
     squares = [regard.attention(q, k, v, sunk, backend=name).square().sum() for name in ("auto", "strips")]
     ours, theirs = (torch.autograd.grad(total, sink)[0] for total in squares)
     assert torch.allclose(ours, theirs, rtol=1e-4)
@@ -155,7 +155,7 @@ def test_a_chunk_with_its_positions_continues_a_sequence() -> None:
         assert (block - regard.weights(q, k, mechanism, slice(20, T))).abs().max() <= 1e-5
 
 
-DISTANCE = standard("distance", "", score=(Dot(), Distance(torch.rand(H, 5))))
+DISTANCE = mechanism_with("distance", "", score=(Dot(), Distance(torch.rand(H, 5))))
 
 
 @pytest.mark.parametrize("backend", ["auto", *HERE])
@@ -173,7 +173,7 @@ def test_positions_must_be_given_where_a_part_reads_them(mechanism: Mechanism, b
 def test_positions_need_not_be_given_where_nothing_reads_them(backend: str) -> None:
     q, k, v = qkv(3, 9)
     for mask in (masks.full(), masks.global_keys(4), masks.full() & masks.global_keys(4)):
-        mechanism = standard("free", "", mask=mask)
+        mechanism = mechanism_with("free", "", mask=mask)
         expected, _ = dense(q, k, v, mechanism)
         assert (regard.attention(q, k, v, mechanism, backend=backend) - expected).abs().max() <= 1e-5
 
@@ -226,15 +226,15 @@ def test_shapes_that_do_not_fit_are_refused(shapes: tuple[tuple[int, ...], ...],
 def test_tensors_of_parts_that_do_not_fit_are_refused(part: Any, words: str, backend: str) -> None:
     q, k, v = qkv()
     with pytest.raises(ValueError, match=words):
-        regard.attention(q, k, v, standard("one", "", score=(Dot(), part)), backend=backend)
+        regard.attention(q, k, v, mechanism_with("one", "", score=(Dot(), part)), backend=backend)
 
 
 @pytest.mark.parametrize("backend", ["auto", "native", "strips", "reference"])
 def test_scales_and_sinks_for_another_number_of_heads_are_refused(backend: str) -> None:
     q, k, v = qkv()
     for mechanism in (
-        standard("one", "", score=(Dot(torch.ones(3)),)),
-        standard("one", "", normaliser=Softmax(torch.ones(3))),
+        mechanism_with("one", "", score=(Dot(torch.ones(3)),)),
+        mechanism_with("one", "", normaliser=Softmax(torch.ones(3))),
     ):
         with pytest.raises(ValueError, match=r"\[3\].*4 heads"):
             regard.attention(q, k, v, mechanism, backend=backend)
@@ -256,6 +256,6 @@ def test_positions_and_flags_that_do_not_fit_are_refused() -> None:
 def test_a_score_that_cannot_come_first_says_what_to_begin_with() -> None:
     q, k, v = qkv()
     with pytest.raises(ValueError, match="cannot come first; begin with a score such as Dot"):
-        regard.attention(q, k, v, standard("one", "", score=(Slope(torch.rand(H)),)))
+        regard.attention(q, k, v, mechanism_with("one", "", score=(Slope(torch.rand(H)),)))
     with pytest.raises(ValueError, match="no score term"):
-        regard.attention(q, k, v, standard("none", "", score=()))
+        regard.attention(q, k, v, mechanism_with("none", "", score=()))

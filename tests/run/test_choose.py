@@ -17,20 +17,20 @@ from regard.errors import UserError
 from regard.inputs import inputs
 from regard.mechanism import Mechanism
 from regard.parts import masks
+from regard.parts.defaults import mechanism_with
 from regard.parts.normalisers import Sigmoid, Softmax
 from regard.parts.scores import Dot, Slope
-from regard.parts.standard import standard
 from regard.run import native
 from regard.run.backend import CONCERNS, Limit, Request, refusal
 from regard.run.choose import BACKENDS, candidates, choose, explain, observers
 from regard.run.docs import page
 from tests.run.plans import simple
 
-CAUSAL = standard("causal", "", mask=masks.causal())
-WINDOW = standard("window", "", mask=masks.causal() & masks.window(3))
-ALIBI = standard("alibi", "", score=(Dot(), Slope(torch.rand(4))), mask=masks.causal())
-SIGMOID = standard("sigmoid", "", normaliser=Sigmoid(-3.0))
-SINK = standard("sink", "", normaliser=Softmax(torch.rand(4)))
+CAUSAL = mechanism_with("causal", "", mask=masks.causal())
+WINDOW = mechanism_with("window", "", mask=masks.causal() & masks.window(3))
+ALIBI = mechanism_with("alibi", "", score=(Dot(), Slope(torch.rand(4))), mask=masks.causal())
+SIGMOID = mechanism_with("sigmoid", "", normaliser=Sigmoid(-3.0))
+SINK = mechanism_with("sink", "", normaliser=Softmax(torch.rand(4)))
 needs_native = pytest.mark.skipif(not native.available(), reason=str(native.why_unavailable()))
 
 

@@ -12,9 +12,9 @@ from regard.core import ranges
 from regard.inputs import Inputs, Tile, inputs
 from regard.mechanism import Mechanism
 from regard.parts import masks
+from regard.parts.defaults import mechanism_with
 from regard.parts.normalisers import Sigmoid, Softmax
 from regard.parts.scores import Distance, Dot, KeyBias, Slope, Softcap, Table
-from regard.parts.standard import standard
 from regard.run import reference, strips
 
 B, H, G, TQ, TK = 2, 4, 2, 7, 7
@@ -45,22 +45,22 @@ class Euclid:
 
 
 MECHANISMS: dict[str, Mechanism] = {
-    "scaled dot": standard("scaled dot", ""),
-    "causal": standard("causal", "", mask=masks.causal()),
-    "window and sinks": standard("window and sinks", "", mask=masks.causal() & masks.window(3) | masks.sinks(1)),
-    "opaque": standard("opaque", "", mask=opaque),
-    "nothing visible": standard("nothing visible", "", mask=~masks.full()),
-    "future only": standard("future only", "", mask=~masks.causal()),
-    "key bias": standard("key bias", "", score=(Dot(), KeyBias(seeded(B, H, TK)))),
-    "slope": standard("slope", "", score=(Dot(), Slope(torch.tensor([0.5, 0.25, 0.1, 1.0])))),
-    "distance": standard("distance", "", score=(Dot(), Distance(seeded(H, 7))), mask=masks.causal()),
-    "table": standard("table", "", score=(Dot(0.3), Table(seeded(1, H, TQ, TK)))),
-    "scale by head": standard("scale by head", "", score=(Dot(torch.tensor([0.1, 1.0, 2.0, 0.0])),)),
-    "softcap": standard("softcap", "", score=(Dot(2.0), Softcap(3.0)), mask=masks.window(4)),
-    "sink": standard("sink", "", mask=masks.causal(), normaliser=Softmax(seeded(H))),
-    "off by one": standard("off by one", "", mask=masks.causal(), normaliser=Softmax(0.0)),
-    "sigmoid": standard("sigmoid", "", mask=masks.causal(), normaliser=Sigmoid(-1.0)),
-    "user's score": standard("user's score", "", score=(Euclid(),), mask=masks.causal()),
+    "scaled dot": mechanism_with("scaled dot", ""),
+    "causal": mechanism_with("causal", "", mask=masks.causal()),
+    "window and sinks": mechanism_with("window and sinks", "", mask=masks.causal() & masks.window(3) | masks.sinks(1)),
+    "opaque": mechanism_with("opaque", "", mask=opaque),
+    "nothing visible": mechanism_with("nothing visible", "", mask=~masks.full()),
+    "future only": mechanism_with("future only", "", mask=~masks.causal()),
+    "key bias": mechanism_with("key bias", "", score=(Dot(), KeyBias(seeded(B, H, TK)))),
+    "slope": mechanism_with("slope", "", score=(Dot(), Slope(torch.tensor([0.5, 0.25, 0.1, 1.0])))),
+    "distance": mechanism_with("distance", "", score=(Dot(), Distance(seeded(H, 7))), mask=masks.causal()),
+    "table": mechanism_with("table", "", score=(Dot(0.3), Table(seeded(1, H, TQ, TK)))),
+    "scale by head": mechanism_with("scale by head", "", score=(Dot(torch.tensor([0.1, 1.0, 2.0, 0.0])),)),
+    "softcap": mechanism_with("softcap", "", score=(Dot(2.0), Softcap(3.0)), mask=masks.window(4)),
+    "sink": mechanism_with("sink", "", mask=masks.causal(), normaliser=Softmax(seeded(H))),
+    "off by one": mechanism_with("off by one", "", mask=masks.causal(), normaliser=Softmax(0.0)),
+    "sigmoid": mechanism_with("sigmoid", "", mask=masks.causal(), normaliser=Sigmoid(-1.0)),
+    "user's score": mechanism_with("user's score", "", score=(Euclid(),), mask=masks.causal()),
 }
 
 
@@ -135,7 +135,7 @@ def test_a_row_that_sees_nothing_gives_zeros_and_no_gradient() -> None:
 
 def test_many_separate_intervals_go_by_the_predicate() -> None:
     x = an_input(3, 300)
-    comb = standard("comb", "", mask=lambda batch, head, query, key: (key % 2 == 0) & (query == query))
+    comb = mechanism_with("comb", "", mask=lambda batch, head, query, key: (key % 2 == 0) & (query == query))
     with pytest.raises(ranges.TooManyRuns):
         ranges.from_dense((torch.arange(300) % 2 == 0)[None, None, None])
     out, weights = reference.attend(comb, x)
@@ -191,7 +191,7 @@ def test_gradients_reach_the_tensors_of_the_mechanism() -> None:
 
     def run(bias: Tensor, sink: Tensor, slope: Tensor) -> Tensor:
         score = (Dot(), KeyBias(bias), Slope(slope))
-        out = strips.attend(standard("one", "", score=score, normaliser=Softmax(sink)), x, strip_bytes=600)
+        out = strips.attend(mechanism_with("one", "", score=score, normaliser=Softmax(sink)), x, strip_bytes=600)
         assert out is not None
         return out
 
@@ -230,4 +230,4 @@ def test_outputs_keep_the_type_of_queries_and_scores_are_never_half(dtype: torch
 
 def test_a_mechanism_without_an_output_says_so() -> None:
     with pytest.raises(ValueError, match=r"pointer has no output: .* ask for regard.weights"):
-        strips.attend(standard("pointer", "", mix=None), an_input())
+        strips.attend(mechanism_with("pointer", "", mix=None), an_input())

@@ -49,7 +49,8 @@ def dense_statistics(
         before = torch.full_like(ids, -1)
         before[:, 1:] = ids[:, :-1]
         before[key_positions <= 0] = -1
-        found["induction"] = (a * (ids[:, :, None] == before[:, None, :])[:, None]).sum(-1)
+        own_next = query_positions[:, :, None] + 1 == key_positions[:, None, :]
+        found["induction"] = (a * ((ids[:, :, None] == before[:, None, :]) & ~own_next)[:, None]).sum(-1)
     return found
 
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save, save_file
 
-from regard.seeing import trace as trace_module
+from regard.seeing import files
 from regard.seeing.statistics import standard
 from regard.seeing.trace import Layer, Tokens, Trace, TraceError, write_whole
 from regard.view.difference import same_cells
@@ -167,12 +167,12 @@ def test_other_files_are_refused(seen: Trace, tmp_path: Path) -> None:
 def test_a_forged_header_is_refused(header: str, tmp_path: Path) -> None:
     """Its checksum is right, its content is not: layers, fields or tensors are missing or of another kind."""
     path = tmp_path / "one.safetensors"
-    none = trace_module.NO_CHECKSUM
-    metadata = {"format": trace_module.FORMAT, "checksum": none, "trace": header}
+    none = files.NO_CHECKSUM
+    metadata = {"format": files.FORMAT, "checksum": none, "trace": header}
     content = save({"layer/3/result/entropy/rows": torch.ones(2)}, metadata=metadata)
     path.write_bytes(content)
     with path.open("rb") as file:
-        found = trace_module._checksum(file, none)
+        found = files.checksum(file, none)
     path.write_bytes(content.replace(f'"checksum":"{none}"'.encode(), f'"checksum":"{found}"'.encode()))
     with pytest.raises(TraceError, match="damaged") as error:
         Trace.load(path)

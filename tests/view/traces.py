@@ -68,7 +68,7 @@ def layer_of(
         if reason is not None:
             layer.undefined[statistic.label] = reason
             continue
-        results = statistic.finish(statistic.absorb(statistic.start(view), block, view), view)
+        results = statistic.finish(statistic.of_block(block, view), view)
         layer.results[statistic.label] = results
         layer.summaries[statistic.label] = statistic.summary(results, view)
     return layer

@@ -8,7 +8,7 @@ from torch.nn.functional import softplus
 
 from regard.inputs import Where
 from regard.mechanism import Mechanism, WeightKind
-from regard.parts.standard import standard
+from regard.parts.defaults import mechanism_with
 from regard.zoo.card import Card
 
 
@@ -22,7 +22,7 @@ class Softplus:
 
 
 def softplus_attention() -> Mechanism:
-    return standard("softplus", "an example", normaliser=Softplus())
+    return mechanism_with("softplus", "an example", normaliser=Softplus())
 
 
 ALL = "every key"

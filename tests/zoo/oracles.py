@@ -764,3 +764,75 @@ def bigbird(x: Inputs, size: int, length: int, window: int, count: int, global_b
     drawn = random_blocks(size, count, length)(where.batch, where.head, where.query, where.key)
     i, j = x.query_positions[:, None, :, None] // size, x.key_positions[:, None, None] // size
     return masked(x, drawn | ((i - j).abs() <= window // 2) | (i < global_blocks) | (j < global_blocks))
+
+
+def kda(x: Inputs) -> Found:
+    """Token by token, by the paper's own matrices: S_t = (I - β k kᵀ) Diag(α) S_{t-1} + β k vᵀ."""
+    q, k, v = qkv(x)
+    q, k = _unit(q), _unit(k)
+    beta, alpha = _gate(x, "beta"), _gate(x, "log_decay").exp()
+    out = torch.zeros(*q.shape[:3], v.shape[-1], dtype=q.dtype)
+    for b, h, valid in _steps(x):
+        state = torch.zeros(k.shape[-1], v.shape[-1], dtype=q.dtype)
+        for t in range(q.shape[2]):
+            if t in valid:
+                key, rate = k[b, h, t], beta[b, h, t]
+                forget = (torch.eye(len(key), dtype=q.dtype) - rate * torch.outer(key, key)) @ torch.diag(
+                    alpha[b, h, t]
+                )
+                state = forget @ state + rate * torch.outer(key, v[b, h, t])
+            out[b, h, t] = q[b, h, t] @ state
+    return out, None
+
+
+def forgetting(x: Inputs) -> Found:
+    """The product of the gates after each key, pair by pair (Lin 2025, eq. 5), as weights: F_ij e^{s_ij} / Σ."""
+    q, k, _ = qkv(x)
+    f = _gate(x, "log_forget").exp()
+    f = f if x.key_valid is None else f.masked_fill(~x.key_valid[:, None], 1.0)
+    s, total = scaled(q, k), torch.zeros(*q.shape[:3], k.shape[2], dtype=q.dtype)
+    for b in range(q.shape[0]):
+        for i, p in enumerate(x.query_positions[b].tolist()):
+            for j, r in enumerate(x.key_positions[b].tolist()):
+                after = [n for n, t in enumerate(x.key_positions[b].tolist()) if r < t <= p]
+                total[b, :, i, j] = f[b, :, after].prod(-1).log() if after else 0.0
+    return finish(x, s + total, back(x) >= 0)
+
+
+def trilinear(x: Inputs, w_q: Tensor, w_k: Tensor, w_m: Tensor) -> Found:
+    q, k, _ = qkv(x)
+    n, m = q.shape[2], k.shape[2]
+    q, k = q.unsqueeze(3).expand(-1, -1, -1, m, -1), k.unsqueeze(2).expand(-1, -1, n, -1, -1)
+    return finish(x, torch.cat([q, k, q * k], -1) @ torch.cat([w_q, w_k, w_m]))
+
+
+def rotary_tables(x: Inputs, cos: Tensor, sin: Tensor) -> Found:
+    """Each pair as a complex number, times e^{i angle}."""
+    q, k, _ = qkv(x)
+
+    def turn(t: Tensor, at: Tensor) -> Tensor:
+        half = cos.shape[1]
+        z = torch.complex(t[..., :half].double(), t[..., half : 2 * half].double())
+        z = z * torch.complex(cos[at].double(), sin[at].double())[:, None]
+        return torch.cat([z.real, z.imag, t[..., 2 * half :].double()], -1).to(t.dtype)
+
+    return finish(x, scaled(turn(q, x.query_positions), turn(k, x.key_positions)))
+
+
+def normmax(x: Inputs, alpha: float = 2.0) -> Found:
+    """By the condition of optimality, with ‖b‖_α = 1 found by halving an interval in float64."""
+    q, k, v = qkv(x)
+    s, m = scaled(q, k), cells(x)
+    a = torch.zeros_like(s)
+    for b, h, i in torch.cartesian_prod(*(torch.arange(n) for n in s.shape[:3])).view(-1, 3).tolist():
+        row = s[b, h, i][m[b, h, i]].double()
+        if not len(row):
+            continue
+        low, high = row.max() - 1, row.max()
+        for _ in range(100):
+            middle = (low + high) / 2
+            norm = (row - middle).clamp(min=0).pow(alpha / (alpha - 1)).sum()
+            low, high = (middle, high) if norm > 1 else (low, middle)
+        kept = (row - low).clamp(min=0).pow(1 / (alpha - 1))
+        a[b, h, i, m[b, h, i]] = (kept / kept.sum()).to(s.dtype)
+    return mix(a, v), a

@@ -168,7 +168,7 @@ def test_latent_absorbed_equals_expanded() -> None:
 
 def test_differential_is_a_sum_of_two_softmaxes() -> None:
     from regard.composite import Sum
-    from regard.parts.standard import standard
+    from regard.parts.defaults import mechanism_with
 
     q, k, v = torch.randn(1, 2, 5, 8), torch.randn(1, 2, 5, 8), torch.randn(1, 2, 5, 3)
     whole = regard.attention(q, k, v, card("differential").make(share=0.4))
@@ -179,7 +179,7 @@ def test_differential_is_a_sum_of_two_softmaxes() -> None:
     twice = Sum(
         "twice",
         "test",
-        (standard("a", "test"), standard("b", "test")),
+        (mechanism_with("a", "test"), mechanism_with("b", "test")),
         lambda x: x.q.new_tensor([1.0, -0.4]).expand(1, 2, 5, 2),
     )
     assert torch.allclose(compose.weights(twice, inputs(q, k)), 0.6 * regard.weights(q, k), atol=1e-6)

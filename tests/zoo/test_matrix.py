@@ -11,13 +11,13 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from regard import core
-from regard.composite import ByHead, LowRank, Sum
 from regard.core import ranges
 from regard.evaluate import prepared
 from regard.inputs import Inputs
 from regard.lower import lower
 from regard.mechanism import Mechanism
-from regard.recurrence import NotObservable
+from regard.protocol import NotObservable
+from regard.recurrent import Recurrence
 from regard.run import compose, reference, strips
 from regard.zoo import CATALOGUE, Sizes
 from tests.matrix import ROWS, Row
@@ -73,7 +73,7 @@ def test_mechanism_equals_its_paper(row: Row) -> None:
             close(weights @ v, out, 1e-5, f"{row.name} effective weights at {sizes}")
 
 
-RECURRENT = {"linear_recurrent", "performer_recurrent", "retention", "gla", "delta", "gated_delta"}
+RECURRENT = {"linear_recurrent", "performer_recurrent", "retention", "gla", "delta", "gated_delta", "kda"}
 
 
 @every_row
@@ -139,11 +139,11 @@ def test_strips_equal_the_reference(row: Row, strip_bytes: int, monkeypatch: pyt
             out = strips.attend(attention, x, output=has_mix, absorb=absorb, strip_bytes=strip_bytes)
             close(found, weights, 1e-12, f"{row.name} weights")
             close(strips.rectangle(attention, x, slice(1, 4), slice(0, 3)), weights[:, :, 1:4, :3], 1e-12, row.name)
-        elif isinstance(attention, Sum | ByHead | LowRank):
+        elif isinstance(attention, Recurrence):
+            out = attention.recur(x, size=1 + strip_bytes % 7)[0]
+        else:
             monkeypatch.setitem(strips.attend.__kwdefaults__, "strip_bytes", strip_bytes)
             out = compose.attend(attention, x, "strips")
-        else:
-            out = compose.recur(attention, x, size=1 + strip_bytes % 7)[0]
         close(out, wanted, 1e-10, f"{row.name} output")
 
 

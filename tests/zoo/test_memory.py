@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from regard.inputs import Inputs
-from regard.parts.memory import NeuralMemory
-from regard.recurrence import NotObservable, Recurrence, tokens
+from regard.protocol import NotObservable
+from regard.recurrent import Recurrence, tokens
+from regard.recurrent.memory import NeuralMemory
 from regard.run import compose
 from regard.zoo import Sizes, card
 from tests.zoo import oracles
@@ -43,7 +44,7 @@ def test_memory_equals_the_paper_with_gradients_at_the_start_of_a_mini_batch(
     x = x.replace(key_valid=ragged(13)) if padded else x
     wanted, _ = oracles.neural_memory(x, **arguments)
     for size in (1, 3, 64):
-        assert torch.allclose(compose.recur(memory, x, size=size)[0], wanted, atol=1e-10), size
+        assert torch.allclose(memory.recur(x, size=size)[0], wanted, atol=1e-10), size
 
 
 @every_case
@@ -54,9 +55,9 @@ def test_a_chunk_of_any_size_equals_its_steps(
     memory, x, _ = memory_of(deep, mini_batch, 70)
     x = x.replace(**{part: getattr(x, part).to(dtype) for part in "qkv"}, key_valid=ragged(70))
     x = x.replace(per_key={name: gate.to(dtype) for name, gate in x.per_key.items()})
-    wanted, last = compose.recur(memory, x, size=1)
+    wanted, last = memory.recur(x, size=1)
     for size in (2, 7, 64, 70):
-        found, state = compose.recur(memory, x, size=size)
+        found, state = memory.recur(x, size=size)
         assert torch.allclose(found, wanted, atol=tolerance), f"in chunks of {size}"
         for a, b in zip(flat(state), flat(last), strict=True):
             assert torch.allclose(a, b, atol=tolerance), f"the state in chunks of {size}"
@@ -65,9 +66,9 @@ def test_a_chunk_of_any_size_equals_its_steps(
 @every_case
 def test_a_state_in_the_middle_of_a_mini_batch_carries_on(deep: bool, mini_batch: int) -> None:
     memory, x, _ = memory_of(deep, mini_batch, 21)
-    wanted, _ = compose.recur(memory, x)
-    first, state = compose.recur(memory, tokens(x, slice(0, 9)))
-    rest, _ = compose.recur(memory, tokens(x, slice(9, 21)), state)
+    wanted, _ = memory.recur(x)
+    first, state = memory.recur(tokens(x, slice(0, 9)))
+    rest, _ = memory.recur(tokens(x, slice(9, 21)), state)
     assert torch.allclose(torch.cat([first, rest], 2), wanted, atol=1e-10)
 
 
@@ -80,7 +81,7 @@ def test_gradients_through_a_chunk_equal_finite_differences(deep: bool, mini_bat
 
     def f(q: Any, k: Any, v: Any, alpha: Any, eta: Any, theta: Any, *layers: Any) -> Any:
         made = card("neural_memory").make(**dict(zip(("w_1", "w_2"), layers)), mini_batch=mini_batch)
-        return compose.recur(made, x.replace(q=q, k=k, v=v, per_key=dict(zip(names, (alpha, eta, theta)))))[0]
+        return made.recur(x.replace(q=q, k=k, v=v, per_key=dict(zip(names, (alpha, eta, theta)))))[0]
 
     assert torch.autograd.gradcheck(f, leaves, eps=1e-6, atol=1e-6, rtol=1e-4, fast_mode=True)
 
@@ -93,7 +94,7 @@ def test_a_chunk_does_not_loop_over_tokens(
     runs, together = [], NeuralMemory._together
     monkeypatch.setattr(NeuralMemory, "step", lambda *given: pytest.fail("a step"))
     monkeypatch.setattr(NeuralMemory, "_together", lambda *given: runs.append(1) or together(*given))
-    compose.recur(memory, x, size=64)
+    memory.recur(x, size=64)
     assert len(runs) == most
 
 
@@ -101,7 +102,7 @@ def test_closed_gates_change_nothing() -> None:
     """Gates of exactly 0, by which a memory is read without learning, are no special case."""
     memory, x, arguments = memory_of(True, 8, 12)
     closed = x.replace(per_key={name: torch.zeros_like(gate) for name, gate in x.per_key.items()})
-    found, state = compose.recur(memory, closed)
+    found, state = memory.recur(closed)
     q = torch.nn.functional.normalize(x.q, dim=-1)
     assert torch.allclose(found, torch.nn.functional.silu(q @ arguments["w_1"]) @ arguments["w_2"], atol=1e-12)
     assert torch.equal(state[0][0], arguments["w_1"].expand(2, -1, -1, -1))
@@ -118,11 +119,11 @@ def test_a_linear_neural_memory_without_momentum_is_the_delta_rule() -> None:
 
 def test_a_non_linear_memory_says_that_it_has_no_weights() -> None:
     memory, x = example("neural_memory", 4)
-    assert isinstance(memory, Recurrence) and not memory.linear_in_values
+    assert isinstance(memory, Recurrence)
     with pytest.raises(NotObservable, match="no attention weights, not even effective ones"):
         compose.weights(memory, x)
-    double, _ = compose.recur(memory, x.replace(v=2 * x.v))
-    single, _ = compose.recur(memory, x)
+    double, _ = memory.recur(x.replace(v=2 * x.v))
+    single, _ = memory.recur(x)
     assert not torch.allclose(double, 2 * single, atol=1e-3)
 
 

@@ -9,11 +9,11 @@ import torch
 
 from regard.inputs import Inputs, inputs
 from regard.parts.masks import causal
-from regard.recurrence import ready, tokens
+from regard.recurrent import ready, tokens
 from regard.run import compose, reference
 from regard.zoo import CATALOGUE, Sizes, card
 
-NAMES = ("linear_recurrent", "performer_recurrent", "retention", "gla", "delta", "gated_delta", "neural_memory")
+NAMES = ("linear_recurrent", "performer_recurrent", "retention", "gla", "delta", "gated_delta", "kda", "neural_memory")
 LINEAR = NAMES[:-1]
 
 
@@ -26,9 +26,9 @@ def example(name: str, length: int, groups: int = 2) -> tuple[Any, Inputs]:
 @pytest.mark.parametrize("length", [1, 63, 65])
 def test_a_chunk_equals_its_steps(name: str, length: int) -> None:
     recurrence, x = example(name, length)
-    wanted, last = compose.recur(recurrence, x, size=1)
+    wanted, last = recurrence.recur(x, size=1)
     for size in (2, 7, 64):
-        found, state = compose.recur(recurrence, x, size=size)
+        found, state = recurrence.recur(x, size=size)
         assert torch.allclose(found, wanted, atol=1e-10), f"{name} in chunks of {size}"
         for a, b in zip(flat(state), flat(last), strict=True):
             assert torch.allclose(a, b, atol=1e-10), f"{name}'s state in chunks of {size}"
@@ -39,17 +39,17 @@ def test_a_chunk_equals_its_steps_in_float32(name: str) -> None:
     recurrence, x = example(name, 40)
     single = x.replace(**{part: getattr(x, part).float() for part in "qkv"})
     single = single.replace(per_key={n: e.float() for n, e in x.per_key.items()})
-    wanted, _ = compose.recur(recurrence, single, size=1)
-    found, _ = compose.recur(recurrence, single, size=13)
+    wanted, _ = recurrence.recur(single, size=1)
+    found, _ = recurrence.recur(single, size=13)
     assert wanted.dtype == torch.float32 and torch.allclose(found, wanted, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_state_carries_on(name: str) -> None:
     recurrence, x = example(name, 21)
-    wanted, _ = compose.recur(recurrence, x)
-    first, state = compose.recur(recurrence, tokens(x, slice(0, 9)))
-    rest, _ = compose.recur(recurrence, tokens(x, slice(9, 21)), state)
+    wanted, _ = recurrence.recur(x)
+    first, state = recurrence.recur(tokens(x, slice(0, 9)))
+    rest, _ = recurrence.recur(tokens(x, slice(9, 21)), state)
     assert torch.allclose(torch.cat([first, rest], 2), wanted, atol=1e-10)
 
 
@@ -60,7 +60,7 @@ def test_effective_weights_are_the_recurrence(name: str, length: int) -> None:
     recurrence, x = example(name, length)
     whole = compose.weights(recurrence, x)
     assert whole.shape == (2, 4, length, length)
-    out, _ = compose.recur(recurrence, x, size=1)
+    out, _ = recurrence.recur(x, size=1)
     assert torch.allclose(whole @ x.v.repeat_interleave(2, 1), out, atol=1e-8)
     assert bool((whole.triu(1) == 0).all())
     for rows, keys in (
@@ -106,8 +106,8 @@ def test_long_gated_chunks_do_not_overflow() -> None:
     """Strong forgetting over a long chunk: e^{age} alone would underflow, differences do not."""
     recurrence, x = example("gla", 200)
     x = x.replace(per_key={"log_decay": torch.full((2, 4, 200, 6), -30.0, dtype=torch.float64)})
-    wanted, _ = compose.recur(recurrence, x, size=1)
-    found, _ = compose.recur(recurrence, x, size=200)
+    wanted, _ = recurrence.recur(x, size=1)
+    found, _ = recurrence.recur(x, size=200)
     assert bool(found.isfinite().all()) and torch.allclose(found, wanted, atol=1e-12)
 
 
@@ -142,6 +142,7 @@ def test_bad_arguments_are_one_sentence() -> None:
         CATALOGUE["retention"].make(gamma=torch.tensor([1.5]))
     memory = CATALOGUE["neural_memory"].make(w_1=torch.zeros(2, 3, 4))
     x = inputs(*(torch.randn(1, 2, 3, 5) for _ in range(3)))
+    x = x.replace(per_key=dict.fromkeys(("forget", "momentum", "rate"), torch.rand(1, 2, 3)))
     with pytest.raises(ValueError, match=r"w_1 \[2, 3, 4\] does not fit queries \[1, 2, 3, 5\]"):
         compose.attend(memory, x)
 

@@ -16,7 +16,7 @@ from regard.inputs import Inputs, inputs
 from regard.lower import lower
 from regard.mechanism import Mechanism
 from regard.parts import masks
-from regard.parts.standard import standard as standard_parts
+from regard.parts.defaults import mechanism_with
 from regard.run import native
 from regard.run.choose import BACKENDS, candidates, choose, explain
 from regard.seeing.statistics import Entropy, standard
@@ -102,7 +102,7 @@ def _qkv(x: Inputs) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _mechanism(mask: Any) -> Mechanism:
-    return standard_parts("attention", "Vaswani 2017", mask=mask)
+    return mechanism_with("attention", "Vaswani 2017", mask=mask)
 
 
 def _backends(mechanism: Mechanism, x: Inputs, error: Callable[[Any], float]) -> dict[str, Contestant]:

@@ -24,7 +24,7 @@ __all__ = ["LIMITS", "TRITON", "why_unavailable"]
 def _walk(plan: core.Plan, watch: core.Watch | None, output: bool) -> Output:
     from regard.run.triton import calls, packed
 
-    return packed.walk(plan, output) if plan.layout is not core.DENSE else calls.walk(plan, watch, output)
+    return calls.walk(plan, watch, output) if isinstance(plan.layout, core.Dense) else packed.walk(plan, output)
 
 
 def _gradients(

@@ -11,11 +11,12 @@ from regard.inputs import Inputs
 from regard.mechanism import Prepare
 from regard.parts.features import log_features
 from regard.parts.scores import widened
-from regard.recurrence import State, averaged, counted, decayed_sums, decayed_weights, per_head, shares
+from regard.recurrent.ages import Ages, averaged, decayed_sums, shares, with_ones
+from regard.recurrent.recurrence import Recurrence, State, per_head
 
 
 @dataclass(frozen=True, eq=False)
-class FeatureSum:
+class FeatureSum(Recurrence):
     """S_t = S_{t-1} + φ(k_t) [v_t, 1]ᵀ, o_t = φ(q_t)ᵀ S_t, its last column dividing the others (FAVOR+: Choromanski
     2021, eq. 7 and section 2.4).
 
@@ -29,7 +30,6 @@ class FeatureSum:
     count: int = 256
     seed: int = 0
     prepare: tuple[Prepare, ...] = ()
-    linear_in_values: bool = True
 
     def __post_init__(self) -> None:
         if self.count < 1:
@@ -45,19 +45,19 @@ class FeatureSum:
         sums, before = state
         q, k = self._exponents(x)
         most = torch.maximum(before, k.detach())
-        sums = sums * _fading(before, most).exp().mT + _relative(k, most).mT @ counted(per_head(x, x.v))
+        sums = sums * _fading(before, most).exp().mT + _relative(k, most).mT @ with_ones(per_head(x, x.v))
         return (sums, most), averaged(_relative_query(q, most) @ sums)
 
     def chunk(self, state: State, x: Inputs) -> tuple[State, Tensor]:
         assert x.v is not None
         sums, before = state
         q, k, log_decay, most = self._parts(x, before)
-        sums, out = decayed_sums(sums, q, k, counted(per_head(x, x.v)), log_decay)
+        sums, out = decayed_sums(sums, q, k, with_ones(per_head(x, x.v)), log_decay)
         return (sums, most), averaged(out)
 
     def effective_weights(self, x: Inputs, rows: slice, keys: slice) -> Tensor:
         q, k, log_decay, _ = self._parts(x, self.start(x)[1])
-        return shares(decayed_weights(q, k, log_decay, rows, slice(None)))[..., keys]
+        return shares(Ages.of(log_decay).products(q, k, rows))[..., keys]
 
     def _parts(self, x: Inputs, before: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """φ(q), φ(k) and the state's log decay relative to the running exponents, and the last of those."""

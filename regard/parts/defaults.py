@@ -14,7 +14,7 @@ WEIGHTED_SUM = WeightedSum()
 SCALED_DOT = (Dot(),)
 
 
-def standard(
+def mechanism_with(
     name: str,
     source: str,
     *,

@@ -11,9 +11,10 @@ from torch.nn.functional import silu
 
 from regard.inputs import Inputs
 from regard.mechanism import Prepare
-from regard.parts.momentum import unrolled
 from regard.parts.scores import widened
-from regard.recurrence import NotObservable, State, extra, per_head, tokens
+from regard.protocol import NotObservable
+from regard.recurrent.momentum import unrolled
+from regard.recurrent.recurrence import Recurrence, State, per_head, tokens
 
 Layers = tuple[Tensor, ...]
 Slope = tuple[Tensor, Tensor]
@@ -21,7 +22,7 @@ Slope = tuple[Tensor, Tensor]
 
 
 @dataclass(frozen=True, eq=False)
-class NeuralMemory:
+class NeuralMemory(Recurrence):
     """M_t = (1 - α_t) M_{t-1} + S_t, S_t = η_t S_{t-1} - θ_t ∇ℓ(M_{t'}; k_t, v_t), o_t = M_t(q_t), where
     ℓ(M; k, v) = ‖M(k) - v‖² and t' is the end of the mini-batch before t's (Titans: Behrouz 2025, eq. 12-15 and
     section 3.2). With mini_batch = 1, t' = t - 1.
@@ -41,11 +42,13 @@ class NeuralMemory:
     w_2: Tensor | None = None
     mini_batch: int = 1
     prepare: tuple[Prepare, ...] = ()
-    linear_in_values: bool = False
 
     def __post_init__(self) -> None:
         if self.mini_batch < 1:
             raise ValueError(f"{self.name}: a mini-batch holds at least 1 token, got {self.mini_batch}")
+
+    def gates(self, x: Inputs) -> dict[str, tuple[int, ...] | None]:
+        return dict.fromkeys(("forget", "momentum", "rate"))
 
     def start(self, x: Inputs) -> State:
         layers = [self.w_1] if self.w_2 is None else [self.w_1, self.w_2]
@@ -58,7 +61,7 @@ class NeuralMemory:
     def step(self, state: State, x: Inputs) -> tuple[State, Tensor]:
         assert x.v is not None
         memory, momentum, anchor, learned = state
-        alpha, eta, theta = (gate[..., None] for gate in self._gates(x))
+        alpha, eta, theta = (gate[..., None] for gate in _gates(x))
         slopes = _slopes(anchor, per_head(x, x.k), per_head(x, x.v))
         moved = tuple(eta * m - theta * (a.mT @ g) for m, (a, g) in zip(momentum, slopes, strict=True))
         changed = tuple((1 - alpha) * w + m for w, m in zip(memory, moved, strict=True))
@@ -85,10 +88,6 @@ class NeuralMemory:
     def _solvable(self) -> bool:
         return self.w_2 is None and self.mini_batch == 1
 
-    def _gates(self, x: Inputs) -> tuple[Tensor, Tensor, Tensor]:
-        alpha, eta, theta = (extra(x, gate, self.name) for gate in ("forget", "momentum", "rate"))
-        return alpha, eta, theta
-
     def _state(self, memory: Layers, momentum: Layers, anchor: Layers, learned: Tensor) -> State:
         """With the layers at which the next token takes its gradient: these, if it begins a mini-batch."""
         begins = learned % self.mini_batch == 0
@@ -110,15 +109,21 @@ class NeuralMemory:
         assert x.v is not None
         memory, momentum, anchor, learned = state
         k, v, valid = per_head(x, x.k), per_head(x, x.v), _valid(x)
-        alpha, eta, theta = self._gates(x)
+        alpha, eta, theta = _gates(x)
         sums = unrolled(1 - alpha, eta, theta, valid[:, None])
         slopes = (sums.slope(memory[0], momentum[0], k, v),) if self._solvable else _slopes(anchor, k, v)
         out = widened(x.q)
-        for place, (w, s, slope) in enumerate(zip(memory, momentum, slopes, strict=True)):
-            out = sums.read(w, s, slope, silu(out) if place else out)
+        for layer, (w, s, slope) in enumerate(zip(memory, momentum, slopes, strict=True)):
+            out = sums.read(w, s, slope, silu(out) if layer else out)
         ends = [sums.end(w, s, slope) for w, s, slope in zip(memory, momentum, slopes, strict=True)]
         memory, momentum = (tuple(layers) for layers in zip(*ends, strict=True))
         return self._state(memory, momentum, anchor, learned + valid.sum(1)[:, None, None, None]), out
+
+
+def _gates(x: Inputs) -> tuple[Tensor, Tensor, Tensor]:
+    """α, η and θ [B,H,T]."""
+    alpha, eta, theta = (per_head(x, x.per_key[gate]) for gate in ("forget", "momentum", "rate"))
+    return alpha, eta, theta
 
 
 def _valid(x: Inputs) -> Tensor:

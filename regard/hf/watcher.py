@@ -1,0 +1,242 @@
+"""Watching is a handler: it reads the calls of an attached model, feeds each layer's statistics, changes nothing."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from regard.core import ranges
+from regard.evaluate import weight_kind
+from regard.hf.axes import Axes, TokenAxis
+from regard.hf.calls import Call, read
+from regard.hf.engine import observers
+from regard.hf.errors import Unsupported
+from regard.hf.filling import fill
+from regard.hf.layers import LayerId, layer_ids, output_projection, value_norms
+from regard.hf.seam import AttentionCall, Handler
+from regard.hf.sequences import HeadGroup, LayerState, Step, continues_unseen, inputs_of, within_seen
+from regard.mechanism import Mechanism, WeightKind
+from regard.parts.masks import Full
+from regard.parts.normalisers import Softmax
+from regard.seeing.kept import Kept
+from regard.seeing.trace import Trace
+from regard.seeing.watching import Watching
+from regard.statistic import Statistic, View
+
+NO_MECHANISM = Mechanism("own code", "the model's own", (), Full(), Softmax())
+
+
+class Watcher(Handler):
+    """What is watched of one attached model. `trace` is filled when the block ends, or earlier by its `refresh`.
+
+    layers, heads: indices to watch, None for all. backend: whose walks reduce the weights; "model" leaves the choice.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        statistics: tuple[Statistic, ...],
+        *,
+        layers: frozenset[int] | None = None,
+        heads: list[int] | None = None,
+        backend: str = "model",
+        tokenizer: Any = None,
+        keep: Literal["qk"] | None = None,
+    ) -> None:
+        self.model = model
+        self.statistics = statistics
+        self.layers = layers
+        self.heads = heads
+        self.keep = keep
+        self.backend = backend
+        self.axes = Axes(model, tokenizer)
+        self.ids = layer_ids(model)
+        self.states: dict[tuple[int, int], LayerState] = {}  # by module, and by which of its calls in a forward
+        self.called: set[int] = set()
+        self.problems: list[str] = []
+        self.forwards = 0
+        self.describe_output: Callable[[], dict[str, Any]] = dict  # what whoever makes the output says of it
+        self._calls: dict[int, int] = {}  # by module, in this forward
+        self._rows: dict[str, tuple[TokenAxis, slice]] = {}  # by stack: its latest self-attention's rows
+        self.trace = Trace()
+        self.trace.refresh = lambda trace: fill(trace, self)
+
+    def before_forward(self, model: PreTrainedModel, is_outermost: bool, args: Any, kwargs: Any) -> None:
+        if is_outermost:
+            self.forwards += 1
+            self._calls.clear()
+            self._rows.clear()
+        self.axes.note_inputs(model, args, kwargs)
+
+    def attend(self, call: AttentionCall) -> Tensor | None:
+        """Absorb one call; the model's own function makes its output."""
+        self.called.add(id(call.module))
+        layer = self.ids[id(call.module)]
+        if self.watches(layer):
+            with aside(call.query):
+                data = within_seen(read(call, layer.name), layer)
+                step = self.follow(call.module, layer, data)
+                self.absorb(step, step.state.groups[0], data, output=False)
+        return None
+
+    def watches(self, layer: LayerId) -> bool:
+        """Whether a call of this layer, now, is to be absorbed."""
+        wanted = bool(self.statistics or self.keep) and (self.layers is None or layer.index in self.layers)
+        return wanted and torch._C._current_graph_task_id() == -1  # checkpointing calls it again in the backward pass
+
+    # ---- one call -----------------------------------------------------------------------------------------------
+
+    def follow(self, module: nn.Module, layer: LayerId, call: Call, apart: frozenset[int] = frozenset()) -> Step:
+        """Where a call lies in its sequence. Raises Unsupported where it does not continue what came before.
+
+        apart: heads that attend by another mechanism than the rest, and so are a group of their own.
+        """
+        state = self._state(module, layer, call, apart)
+        query, rows, key = self._cross_axes(layer, call) if layer.kind == "cross" else self._self_axes(state, call)
+        state.check_continues(call, rows)
+        state.rows_seen, state.query_axis, state.key_axis = rows.stop, query, key
+        return Step(state, query, rows, key)
+
+    def absorb(self, step: Step, group: HeadGroup, call: Call, output: bool) -> Tensor | None:
+        """Feed one call to the statistics of its heads; with output=True also what a fused backend made of it."""
+        state = step.state
+        heads = call.of_heads(group.heads)
+        x = inputs_of(heads, step, heads.v if output else None)
+        view = step.view(weight_kind(heads.mechanism), len(group.heads))
+        scale = self._value_norms(state, group, call)
+        out = group.watching.absorb(heads.mechanism, x, view, step.rows, call.first_key, scale)
+        self._note_problems(state.layer, call, view, step.rows)
+        state.view = view
+        state.last_key = call.k[:, :, -1].clone() if state.layer.kind == "self" else None
+        return out
+
+    def follow_weights(
+        self, module: nn.Module, shape: tuple[int, int, int, int], kind: WeightKind, device: torch.device
+    ) -> tuple[Step, View] | None:
+        """Where weights [B,H,Tq,Tk] that a model made in its own code lie, so that they can be absorbed.
+
+        The hand-over of models off the interface: step.state.watching takes the weights of step.state.heads, the rows
+        step.rows of step.query and all keys of step.key. None: this layer is not watched.
+        """
+        layer = self.ids[id(module)]
+        self.called.add(id(module))
+        if not self.watches(layer):
+            return None
+        batch, heads, num_queries, num_keys = shape
+        q = torch.empty(batch, heads, num_queries, 0, device=device)
+        k = torch.empty(batch, heads, num_keys, 0, device=device)
+        allowed = ranges.full(num_queries, num_keys, device)
+        step = self.follow(module, layer, Call(q, k, k, NO_MECHANISM, allowed, None, 0, None))
+        step.state.view = step.view(kind, len(step.state.heads))
+        return step, step.state.view
+
+    def _state(self, module: nn.Module, layer: LayerId, call: Call, apart: frozenset[int]) -> LayerState:
+        """The state that a call continues, or a new one; where the layer starts over, all that ran is set aside."""
+        number = self._calls.get(id(module), 0)
+        self._calls[id(module)] = number + 1
+        first = self.states.get((id(module), 0))
+        if number and first is not None and call.first_query and first.rows_seen == call.first_query:
+            return first  # a forward that passes its tokens through the layers slice by slice
+        state = self.states.get((id(module), number))
+        if state is not None and state.rows_seen and self._starts_over(call, state):
+            self.set_aside()
+            state = None
+        if state is None:
+            state = LayerState(module, layer, number, self._groups(layer, call, apart))
+            self.states[(id(module), number)] = state
+        return state
+
+    def _groups(self, layer: LayerId, call: Call, apart: frozenset[int]) -> list[HeadGroup]:
+        num_heads = call.q.shape[1]
+        heads = list(range(num_heads)) if self.heads is None else self.heads
+        outside = [head for head in heads if not 0 <= head < num_heads]
+        if outside:
+            raise Unsupported(f"layer {layer.name} has heads 0 to {num_heads - 1}; head {outside[0]} was asked for")
+        parts = [[head for head in heads if (head in apart) == swapped] for swapped in (True, False)]
+        by = observers(self.backend, call.q.device)
+        kept = [Kept(by) if self.keep else None for _ in parts]
+        return [HeadGroup(p, Watching(self.statistics, by, k)) for p, k in zip(parts, kept, strict=True) if p]
+
+    def _starts_over(self, call: Call, state: LayerState) -> bool:
+        if state.layer.kind == "cross":
+            rows = self._rows.get(state.layer.stack)
+            return rows is not None and rows[1].start == 0
+        return call.first_query == 0 or (call.first_query is None and call.q.shape[2] == call.k.shape[2])
+
+    def set_aside(self) -> None:
+        """End the sequence that is running: its trace goes to `trace.earlier`, and what follows is a new one."""
+        fill(self.trace, self)
+        done = Trace(self.trace.model, self.trace.layers, self.trace.axes, self.trace.statistics, self.trace.made)
+        self.trace.earlier.append(done)
+        self.states = {}
+        self.axes.reset()
+
+    # ---- its axes -----------------------------------------------------------------------------------------------
+
+    def _self_axes(self, state: LayerState, call: Call) -> tuple[TokenAxis, slice, TokenAxis]:
+        first = state.first_row(call)
+        axis = state.query_axis
+        if first == 0:
+            axis = self.axes.start(state.module, state.layer, call, self.forwards)
+        elif axis is None:
+            raise continues_unseen(state.layer, first, 0)
+        else:
+            self.axes.extend(axis, state.module, state.layer, call, first, self.forwards)
+        rows = slice(first, first + call.q.shape[2])
+        self._rows[state.layer.stack] = (axis, rows)
+        if call.first_key + call.k.shape[2] == rows.stop:
+            return axis, rows, axis
+        return axis, rows, self.axes.context(state.layer, call.k, None, self.forwards)
+
+    def _cross_axes(self, layer: LayerId, call: Call) -> tuple[TokenAxis, slice, TokenAxis]:
+        flags = None if call.mask is None else call.mask.padding()
+        latest = self._rows.get(layer.stack)
+        count = call.q.shape[2]
+        if latest is None or latest[1].stop - latest[1].start != count or latest[0].batch != call.q.shape[0]:
+            latest = (self.axes.apart(layer, call, self.forwards), slice(0, count))
+        keys = self.axes.context(layer, call.k, None if flags is None else flags[:, : call.k.shape[2]], self.forwards)
+        return *latest, keys
+
+    # ---- what statistics need besides -----------------------------------------------------------------------------
+
+    def _value_norms(self, state: LayerState, group: HeadGroup, call: Call) -> Tensor | None:
+        if all(statistic.of == "weights" for statistic in self.statistics):
+            return None
+        num_heads, width = call.q.shape[1], call.v.shape[3]
+        projection = output_projection(state.module, self.model, state.layer.name, num_heads * width)
+        if projection is None:
+            raise Unsupported(
+                f"layer {state.layer.name} has no output projection that can be told for sure, so norm-weighted "
+                "statistics cannot be computed there; use of='weights'"
+            )
+        return value_norms(call.v, projection, num_heads)[:, group.heads]
+
+    def _note_problems(self, layer: LayerId, call: Call, view: View, rows: slice) -> None:
+        if not all(math.isfinite(float(t.sum(dtype=torch.float32))) for t in (call.q, call.k)):
+            self.problems.append(f"layer {layer.name} has NaN or infinite queries or keys; check the model's weights")
+        empty = (call.allowed.counts() == 0).any(1) & view.query.valid[:, rows]
+        if bool(empty.any()):
+            row = rows.start + int(empty.any(0).nonzero()[0])
+            self.problems.append(f"token {row} of layer {layer.name} is not padding, yet it may attend to no key")
+
+    def close(self) -> None:
+        """Finish the trace. Raises Unsupported if the model ran and none of its attention came by."""
+        if self.forwards and not self.called:
+            raise Unsupported(
+                f"{type(self.model).__name__} ran, but none of its attention went through transformers' interface"
+            )
+        fill(self.trace, self)
+        self.trace.refresh = None
+
+
+@contextmanager
+def aside(like: Tensor) -> Iterator[None]:
+    """Where watching runs: no gradients, no autocast, and tensors that may be changed later."""
+    with torch.inference_mode(False), torch.no_grad(), torch.autocast(like.device.type, enabled=False):
+        yield

@@ -1,0 +1,80 @@
+"""What statistics ask of one call, as core records: worked out once for all layers that share axes and rows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from weakref import WeakKeyDictionary
+
+from torch import Tensor
+
+from regard import core
+from regard.statistic import Of, Statistic, View
+
+
+@dataclass(frozen=True, eq=False)
+class Asked:
+    """The statistics that mean something in a call, and why the others do not, by label.
+
+    records: distinct core records; fused: the statistics that state some, their labels, and where their own lie among
+    them; open: those that state none. counted: bool [B,rows], False for rows of padding.
+    """
+
+    defined: tuple[Statistic, ...]
+    undefined: Mapping[str, str]
+    records: tuple[core.CoreStatistic, ...]
+    fused: tuple[tuple[Statistic, str, tuple[int, ...]], ...]
+    open: tuple[Statistic, ...]
+    counted: Tensor
+
+
+def asked(statistics: Sequence[Statistic], of: Of, view: View, rows: slice) -> Asked:
+    """What those of the statistics with this weighting ask of the query rows `rows` of a view."""
+    by_query: WeakKeyDictionary[object, dict[object, tuple[object, Asked]]]
+    by_query = view.key.once("asked, by query axis", WeakKeyDictionary)
+    kept = by_query.setdefault(view.query, {})
+    which = (id(statistics), of, rows.start, rows.stop, view.same_axis, view.kind)
+    if which not in kept:
+        kept[which] = statistics, _asked([s for s in statistics if s.of == of], view, rows)
+    return kept[which][1]
+
+
+def _asked(statistics: Sequence[Statistic], view: View, rows: slice) -> Asked:
+    reasons = {s.label: s.undefined(view) for s in statistics}
+    defined = tuple(s for s in statistics if reasons[s.label] is None)
+    stated = [(s, records) for s in defined if (records := s.core(view, rows)) is not None]
+    records, at = _without_repeats([group for _, group in stated])
+    fused = tuple((s, s.label, places) for (s, _), places in zip(stated, at, strict=True))
+    states_some = {label for _, label, _ in fused}
+    return Asked(
+        defined,
+        {label: reason for label, reason in reasons.items() if reason is not None},
+        records,
+        fused,
+        tuple(s for s in defined if s.label not in states_some),
+        view.query.valid[:, rows],
+    )
+
+
+def _without_repeats(
+    groups: list[tuple[core.CoreStatistic, ...]],
+) -> tuple[tuple[core.CoreStatistic, ...], list[tuple[int, ...]]]:
+    """The distinct records, and where each group's are among them: one record twice, or two of a kind without data."""
+    kept: list[core.CoreStatistic] = []
+    at: list[tuple[int, ...]] = []
+    for group in groups:
+        where = []
+        for record in group:
+            same = (i for i, other in enumerate(kept) if other is record or _alike(record, other))
+            index = next(same, len(kept))
+            if index == len(kept):
+                kept.append(record)
+            where.append(index)
+        at.append(tuple(where))
+    return tuple(kept), at
+
+
+def _alike(a: core.CoreStatistic, b: core.CoreStatistic) -> bool:
+    """Whether two records ask for the same, as far as can be told without comparing tensors."""
+    values = [tuple(vars(record).values()) for record in (a, b)]
+    return type(a) is type(b) and not any(isinstance(x, Tensor) for x in values[0]) and values[0] == values[1]
