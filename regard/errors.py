@@ -1,17 +1,12 @@
-"""The one kind of error that is the user's to mend: its message is one sentence that names the thing and the remedy."""
+"""The one kind of error that a user can mend.
+
+The rule: whatever a user can ask wrongly raises a UserError or a class derived from it, in every room, whether asked in
+Python or on the command line. Its message is one sentence: what was asked, what is wrong with it, what to do. The
+command prints that sentence and exits with code 2. Any other exception is a fault of regard and keeps its traceback.
+"""
 
 from __future__ import annotations
 
-from pathlib import Path
-
 
 class UserError(ValueError):
-    """Something that was asked for cannot be done; the command prints the message alone and exits with code 2."""
-
-
-def is_file(path: str | Path) -> bool:
-    """Whether a path names a file; a text too long to be a path does not."""
-    try:
-        return Path(path).is_file()
-    except (OSError, ValueError):
-        return False
+    """Something that was asked for cannot be done; the message says what, why not, and what to do instead."""

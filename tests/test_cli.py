@@ -21,6 +21,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from transformers.utils import logging
 
+import regard
 from regard import cli
 from regard.hf.load import DEFAULT
 from regard.seeing.trace import Trace
@@ -312,6 +313,15 @@ def test_files_of_texts_that_cannot_be_read(models: Path, run: Run) -> None:
     assert "the text is empty" in refused(run, llama, "-")
 
 
+def test_the_bare_name_of_a_file_is_never_read_as_words(models: Path, run: Run) -> None:
+    Path("long.txt").write_text(TEXT)
+    llama = str(models / "llama")
+    for arguments in ((llama, "long.txt"), ("long.txt",), (llama, TEXT, "long.txt")):
+        assert refused(run, *arguments).startswith("long.txt is a file; give @long.txt to read the text in it")
+    said = refused(run, llama, str(models / "vit"))
+    assert "is a model; give the INPUT first, then the second model" in said
+
+
 def test_saved_traces_that_cannot_be_shown(models: Path, run: Run) -> None:
     assert run("see", str(models / "llama"), TEXT, "--json", "--out", "one.safetensors").code == 0
     whole = Path("one.safetensors").read_bytes()
@@ -410,6 +420,22 @@ def test_a_second_text_compares(models: Path, run: Run) -> None:
     assert Path("both.html").exists() and json.loads(Path("both.json").read_text())
 
 
+def test_a_second_model_or_a_trace_compares(models: Path, run: Run) -> None:
+    llama = str(models / "llama")
+    ran = run("see", llama, TEXT, llama, "--json", "--out", "one.safetensors")
+    assert ran.code == 0 and len(ran.json) == 2 and ran.json[0]["heads"] == ran.json[1]["heads"]
+    for arguments in ((llama, TEXT, "one-2.safetensors"), ("one.safetensors", "one-2.safetensors")):
+        both = run("see", *arguments, "--json", "--out", "both.html").json
+        assert [each["heads"] for each in both] == [ran.json[0]["heads"]] * 2
+    assert "is a saved Trace and takes no INPUT" in refused(run, "one.safetensors", TEXT)
+
+
+def test_what_a_name_ends_in_is_read_in_either_case(models: Path, run: Run) -> None:
+    ran = run("see", str(models / "llama"), TEXT, "--out", "ONE.HTML", "--out", "ONE.Png")
+    assert ran.code == 0 and Path("ONE.HTML").read_text().startswith("<!doctype html>")
+    assert Path("ONE.Png").read_bytes().startswith(b"\x89PNG")
+
+
 def test_images_and_sounds(models: Path, run: Run) -> None:
     image, sound = str(an_image(Path("one.png"))), str(a_wav(Path("one.wav"), channels=2))
     seen = run("see", str(models / "vit"), image, "--json").json
@@ -468,6 +494,24 @@ def test_help_needs_nothing_but_the_command(tmp_path: Path) -> None:
     environment = os.environ | {"COLUMNS": "200"}
     ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, env=environment)
     assert ran.returncode == 0 and "--resolution" in ran.stdout and ran.stderr == ""
+
+
+def test_the_version_and_the_list_of_verbs_that_exist() -> None:
+    for program in ([sys.executable, "-m", "regard"],):
+        ran = subprocess.run([*program, "--version"], capture_output=True, text=True, timeout=60)
+        assert (ran.returncode, ran.stdout, ran.stderr) == (0, f"regard {regard.__version__}\n", "")
+    told = subprocess.run([sys.executable, "-m", "regard", "--help"], capture_output=True, text=True, timeout=60).stdout
+    verbs = Path(cli.__file__).parent / "verbs"
+    for path in verbs.glob("*"):
+        assert path.name.startswith("_") or f" {path.stem} " in told
+    assert "serve" not in told or (verbs / "serve.py").exists()
+
+
+@pytest.mark.parametrize("verb", ["memory", "recall"])
+def test_an_unknown_mechanism_of_a_benchmark_is_one_sentence(verb: str, run: Run) -> None:
+    ran = run("bench", verb, "--mechanisms", "nosuch")
+    assert (ran.code, ran.out) == (2, "") and ran.err.startswith("regard: no") and "nosuch" in ran.err
+    assert "Traceback" not in ran.err and not list(Path.cwd().iterdir())
 
 
 def test_an_unknown_case_of_the_benchmark_lists_the_known_ones(run: Run) -> None:

@@ -63,11 +63,10 @@ ARROWS = {
     "regard.seq2seq": RUN | SEEING | {"regard.nn", "regard.hf", "regard.seq2seq"},
     "regard.serve": RUN | SEEING | {"regard.hf", "regard.serve"},
     "regard.explain": RUN | {"regard.zoo", "regard.text", "regard.view", "regard.explain"},
-    "regard.arguments": {"regard.errors"},
     "regard.bench": {"regard"},
-    "regard.bench.cli": {"regard.arguments"},
-    "regard.cli": {"regard.errors", "regard.arguments", "regard.bench.cli", "regard.view.extras"},
-    "regard": {"regard.mechanism", "regard.inputs", "regard.run", "regard.seeing.trace", "regard.statistic"},
+    "regard.cli": {"regard.errors"},
+    "regard.__main__": {"regard.cli"},
+    "regard": set(),
 }
 
 # Who may import what from outside, at module level or inside a function; everyone else has the standard library.
@@ -76,15 +75,16 @@ OUTSIDE = {
     "transformers": {"regard.hf", "regard.seq2seq", "regard.serve.runner", "regard.bench", "regard.cli"},
     "huggingface_hub": {"regard.hf", "regard.cli"},
     "safetensors": {"regard.seeing.files", "regard.hf"},
-    "numpy": {"regard.hf", "regard.view", "regard.explain", "regard.bench"},
-    "PIL": {"regard.hf", "regard.view", "regard.explain", "regard.bench"},
+    "numpy": {"regard.hf", "regard.view", "regard.explain", "regard.bench", "regard.cli"},
+    "PIL": {"regard.hf", "regard.view", "regard.explain", "regard.bench", "regard.cli"},
     "matplotlib": {"regard.view", "regard.explain", "regard.bench"},
     "rich": {"regard.view", "regard.explain", "regard.bench", "regard.cli"},
-    "typer": {"regard.cli", "regard.bench.cli"},
+    "typer": {"regard.cli"},
+    "pandas": {"regard.view"},
     "psutil": {"regard.bench"},
     "triton": {"regard.run.triton"},
 }
-LAZY = {"matplotlib", "rich", "PIL", "triton", "psutil"}  # never at module level
+LAZY = {"matplotlib", "rich", "pandas", "PIL", "triton", "psutil"}  # never at module level
 KERNELS = (
     "regard.run.triton.kernels"  # but here: kernels are compiled where they are defined, so nobody loads these early
 )
@@ -170,9 +170,10 @@ def fresh(program: str) -> str:
     return ran.stdout
 
 
-def test_importing_regard_loads_torch_and_nothing_else() -> None:
+def test_using_attention_loads_torch_and_nothing_else() -> None:
     heavy = sorted(set(OUTSIDE) - {"torch"} | {"tokenizers", "PIL", "pytest", "hypothesis"})
-    loaded = fresh(f"import regard, sys; print([name for name in {heavy} if name in sys.modules])")
+    program = f"import regard, sys; regard.attention, regard.Trace; print([n for n in {heavy} if n in sys.modules])"
+    loaded = fresh(program)
     # torch itself loads numpy where there is one
     assert set(ast.literal_eval(loaded)) <= {"numpy"}
 
@@ -214,7 +215,24 @@ def test_without_transformers_attention_works_and_see_says_what_to_install() -> 
     fresh(program)
 
 
+def test_importing_the_command_loads_only_what_parses_it() -> None:
+    heavy = sorted(set(OUTSIDE) - {"typer", "rich"})
+    program = f"import regard.cli.command, sys; print([name for name in {heavy} if name in sys.modules])"
+    assert fresh(program).strip() == "[]"
+
+
 def test_a_name_that_regard_does_not_have_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="has no attribute 'nosuch'"):
         regard.nosuch  # noqa: B018
-    assert set(regard.__all__) <= set(dir(regard)) | set(regard._LAZY)
+
+
+def test_every_public_name_and_room_is_there_and_dir_shows_the_public_names() -> None:
+    program = (
+        "import regard\n"
+        "assert set(dir(regard)) == {*regard.__all__, '__version__'}, dir(regard)\n"
+        "assert regard.nn.__name__ == 'regard.nn' and regard.zoo.card('causal').name == 'causal'\n"
+        "for name in regard.__all__:\n"
+        "    assert getattr(regard, name).__name__ == name\n"
+    )
+    fresh(program)
+    assert set(regard._HOME) == set(regard.__all__)

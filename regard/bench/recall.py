@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from regard.bench.machine import describe
-from regard.bench.recall_task import VALUES, Recaller, batch
+from regard.bench.recall_task import VALUES, Recaller, batch, mixer
 from regard.errors import UserError
 
 BATCH, RATE, WARM, LAST = 32, 1e-2, 100, 0.1
@@ -59,6 +59,8 @@ def run(
     """
     if not mechanisms:
         raise UserError("bench recall needs some mechanisms")
+    for name in mechanisms:
+        mixer(name)  # a name that is not known is refused before anything is trained or written
     settings = json.loads(json.dumps(asdict(budget)))
     folder.mkdir(parents=True, exist_ok=True)
     rows = []

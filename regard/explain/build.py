@@ -9,12 +9,16 @@ from typing import Any
 from torch import Tensor
 
 from regard.errors import UserError
+from regard.explain import around
 from regard.explain import example as worked_example
 from regard.explain.composites import Worked, worked
 from regard.explain.example import MADE_UP, SENTENCE, WIDTH, Example
+from regard.explain.grid import cells
 from regard.explain.pattern import pairs, pattern
 from regard.explain.record import Explanation, Panel, Part, Step
-from regard.explain.steps import Labels, cells, mask_meaning, meaning, per_token, words
+from regard.explain.search import found as found_cards
+from regard.explain.steps import Labels, mask_meaning, meaning, per_token, words
+from regard.explain.uses import use_of
 from regard.mechanism import Mechanism
 from regard.parts.masks import Full
 from regard.protocol import Attention
@@ -51,8 +55,9 @@ def explain(name: str, text: str = SENTENCE) -> Explanation:
     place is pointed at) and a text that is empty or too long to draw.
     """
     tokens = worked_example.tokens_of(text)
-    if name in CATALOGUE:
-        card = CATALOGUE[name]
+    meant = _meant(name)
+    if meant is not None:
+        card = CATALOGUE[meant]
         return _refused(card) if card.factory is None else _of_card(card, tokens)
     attention = _parsed(name)
     found = re.fullmatch(r"\s*(\w+)\s*\([^()]*\)\s*", name)
@@ -62,6 +67,21 @@ def explain(name: str, text: str = SENTENCE) -> Explanation:
     if card_of is not None:
         return _made(made, shown, title=name.strip(), **_about(card_of))
     return _made(made, shown, title=name.strip(), **_about_text(name.strip(), made))
+
+
+def _meant(name: str) -> str | None:
+    """The catalogue's name for what was asked, by its name, another name, an author, a paper or a model; None for a
+    text form. Raises UserError where several are meant, and lists them."""
+    if name in CATALOGUE:
+        return name
+    if re.search(r"[(&|~)]", name):
+        return None
+    cards = found_cards(name)
+    if len(cards) > 1:
+        listed = "; ".join(f"{card.name} ({card.line.rstrip('.')})" for card in cards[:8])
+        more = f" and {len(cards) - 8} more" if len(cards) > 8 else ""
+        raise UserError(f"{name!r} can mean {len(cards)} mechanisms; say which: {listed}{more}")
+    return cards[0].name if cards else None
 
 
 def _parsed(text: str) -> Attention:
@@ -90,7 +110,9 @@ def _of_card(card: Card, tokens: list[str]) -> Explanation:
 def _about(card: Card) -> dict[str, Any]:
     names = ("name", "family", "line", "equation", "source", "time", "memory", "attends")
     about = {name: getattr(card, name) for name in names}
-    return {**about, "parameters": dict(card.parameters), "home": HOMES.get(card.name)}
+    use = use_of(card.name)
+    known = {"when": use.when, "models": use.models} if use else {}
+    return {**about, **known, "parameters": dict(card.parameters), "home": HOMES.get(card.name)}
 
 
 def _about_text(text: str, made: Example) -> dict[str, Any]:
@@ -153,28 +175,30 @@ def _made(
     made: Example, shown: Step | None, grown: Callable[[int], Attention] | None = None, **about: Any
 ) -> Explanation:
     try:
-        done = work(made)
+        joins = around.goes_on(made, about["family"])  # then every head is shown, so that they can be joined by hand
+        done = work(made, joins)
     except ValueError as error:
         raise UserError(f"{about['title']} cannot be worked through on these words: {error}") from error
+    on = around.after(made, done.last) if joins else []
     return Explanation(
         **about,
         parts=_parts(made.attention),
         pairs=pairs(made.attention, made.x, grown),
         pattern=shown,
-        steps=[*_inputs_shown(made), *done.steps],
+        steps=[*_inputs_shown(made, joins), *done.steps, *on],
         tokens=made.tokens,
         about=MADE_UP,
         unobservable=done.unobservable,
     )
 
 
-def work(made: Example) -> Worked:
+def work(made: Example, all_heads: bool = False) -> Worked:
     """The steps after the inputs, and the last one's whole tensor: what `regard.attention` gives."""
-    return worked(made.attention, made.x, Labels(made.tokens, made.key_tokens))
+    return worked(made.attention, made.x, Labels(made.tokens, made.key_tokens, all_heads))
 
 
-def _inputs_shown(made: Example) -> list[Step]:
-    labels = Labels(made.tokens, made.key_tokens)
+def _inputs_shown(made: Example, all_heads: bool) -> list[Step]:
+    labels = Labels(made.tokens, made.key_tokens, all_heads)
     columns = [str(place + 1) for place in range(WIDTH)]
     panels = [Panel("", made.tokens, columns, cells(made.embedded), "numbers")]
     if made.key_tokens != made.tokens:
@@ -188,6 +212,8 @@ def _inputs_shown(made: Example) -> list[Step]:
         values = getattr(made.x, name)
         equation = f"{name}: made up, as this mechanism takes them" if name in made.given else f"{name} = x W_{name}"
         if values is not None and not (name in made.given and not bool(values.any())):
+            if name not in made.given:
+                steps.append(around.projection_of(made, name, 4 if all_heads else 1))
             steps.append(per_token(title, equation, values, rows, labels))
     extras: list[tuple[str, Tensor, list[str]]] = [
         *((name, value, made.tokens) for name, value in made.x.per_query.items()),

@@ -10,11 +10,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from regard.explain import shade
+from regard.explain.maths import mathtext
 from regard.explain.record import Explanation, Panel, Step
 from regard.view import colour, words
 from regard.view.extras import needed
 from regard.view.fonts import drawable, families
-from regard.view.panels import INK, PAPER, SOFT, Page
+from regard.view.panels import PAPER, SOFT, Page
 
 MARGIN, WIDTH, GAP = 0.4, 12.0, 0.4
 CELL, ROW, LINE, LABEL = 0.4, 0.2, 0.17, 0.9
@@ -71,6 +72,7 @@ def image(given: Explanation, kind: str = "png", *, dpi: int = 130) -> bytes:
         "font.size": 8,
         "axes.linewidth": 0,
         "text.parse_math": False,
+        "mathtext.fontset": "dejavuserif",
     }
     empty = {"png": {"Software": None}, "svg": {"Date": None, "Creator": "regard"}}[kind]
     with matplotlib.rc_context(settings), warnings.catch_warnings():
@@ -140,7 +142,7 @@ class _Drawing:
         for name, lines in self.facts:
             page.text(MARGIN + 1.05, y, name, colour=SOFT, ha="right")
             for line in lines:
-                page.text(MARGIN + 1.15, y, line)
+                (_maths if name == "equation" else Page.text)(page, MARGIN + 1.15, y, line)
                 y += LINE
 
     def _pattern(self, page: Page, x: float, y: float) -> None:
@@ -158,6 +160,19 @@ class _Drawing:
         at = y + self.pattern_height - 0.25
         for place, line in enumerate(lines):
             page.text(x - self.pattern_width, at + 0.13 * place, line, size=6.5, colour=SOFT)
+
+
+def _maths(page: Page, x: float, y: float, line: str, size: float = 9) -> None:
+    """A line of an equation, set as mathematics where matplotlib can read it, else as it was typed."""
+    from matplotlib.mathtext import MathTextParser
+
+    said = mathtext(line)
+    try:
+        MathTextParser("path").parse(said)
+    except ValueError:
+        page.text(x, y, line)
+    else:
+        page.text(x, y, said, size=size, parse_math=True)
 
 
 def _flowed(blocks: list[Block], room: float) -> list[list[Block]]:
@@ -180,7 +195,7 @@ def _matrix(page: Page, block: Block, x: float, y: float) -> None:
     if block.first:
         page.text(x, y + 0.1, block.heading, size=9, weight="bold")
         for place, line in enumerate(block.equation):
-            page.text(x, y + 0.27 + LINE * place, line, size=7.5, colour=INK)
+            _maths(page, x, y + 0.27 + LINE * place, line, 8)
     top = y + HEAD + LINE * max(0, len(block.equation) - 1)
     left = x + LABEL
     if panel.title:

@@ -10,6 +10,7 @@ from importlib import resources
 import numpy as np
 
 from regard.explain import shade
+from regard.explain.maths import mathml
 from regard.explain.record import Explanation, Panel, Step
 from regard.view import colour, words
 
@@ -36,7 +37,7 @@ def _heading(given: Explanation) -> str:
     rows = "".join(f"<dt>{escape(name)}</dt><dd>{_said(text)}</dd>\n" for name, text in shade.facts(given)[1:])
     return (
         f"<header><p class=family>{_said(given.family)}</p><h1>{_said(given.title)}</h1>"
-        f"<p class=line>{_said(given.line)}</p><p class=equation>{_said(given.equation)}</p></header>\n"
+        f"<p class=line>{_said(given.line)}</p><p class=equation>{_maths(given.equation)}</p></header>\n"
         f"<dl>\n{rows}</dl>"
     )
 
@@ -65,7 +66,7 @@ def _parts(given: Explanation) -> str:
     if not given.parts:
         return ""
     rows = "".join(
-        f"<tr><td>{_said(part.slot)}</td><th>{_said(part.name)}</th><td>{_said(part.meaning)}</td></tr>\n"
+        f"<tr><td>{_said(part.slot)}</td><th>{_said(part.name)}</th><td>{_maths(part.meaning)}</td></tr>\n"
         for part in given.parts
     )
     return f"<section><h2>Parts</h2><table class=parts>\n{rows}</table></section>"
@@ -87,7 +88,7 @@ def _step(number: int, step: Step) -> str:
     said = f"<p class=said>{_said(step.said)}</p>" if step.said else ""
     return (
         f"<li><h3>{_said(shade.title(step))} <small>{_said(step.shape)}</small></h3>"
-        f"<p class=equation>{_said(step.equation)}</p><div class=panels>{panels}</div>{said}</li>"
+        f"<p class=equation>{_maths(step.equation)}</p><div class=panels>{panels}</div>{said}</li>"
     )
 
 
@@ -126,6 +127,10 @@ def _rules(light: bool) -> str:
             lines.append(f".{letter}{step} {{ background: rgb{rgb}; color: rgb{ink} }}\n")
     full, some = (shade.rgb(shade.table("sequential", light), at) for at in (0.85, 0.3))
     return "".join(lines) + f".full {{ background: rgb{full} }}\n.light {{ background: rgb{some} }}\n"
+
+
+def _maths(text: str) -> str:
+    return mathml(words.visible(text)) if text else ""
 
 
 def _said(text: str) -> str:

@@ -18,6 +18,7 @@ class Panel:
     columns: list[str]
     values: list[list[float | None]]
     kind: Kind
+    turned: bool = False  # keys run down, queries across; the last row of weights is their sum
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,8 @@ class Part:
 class Explanation:
     """A mechanism explained. pairs: (tokens, query-key pairs read) as the input grows; None where content decides.
 
-    refused says why something is no mechanism, unobservable why there are no weights. home: where a module of it is.
+    when, models: when one would use it and which models do. refused says why something is no mechanism, unobservable
+    why there are no weights. home: where a module of it is.
     """
 
     name: str
@@ -66,6 +68,8 @@ class Explanation:
     refused: str | None = None
     unobservable: str | None = None
     home: str | None = None
+    when: str = ""
+    models: str = ""
 
     def json(self) -> dict[str, Any]:
         """Plain lists, dicts and numbers, rounded to six digits after the point."""

@@ -64,7 +64,7 @@ def rgb(table: colour.Table, place: float) -> tuple[int, int, int]:
 
 def sums(panel: Panel) -> list[str]:
     """The sum of each row, for panels of weights; nothing for others."""
-    if panel.kind not in ("weights", "signed") or not panel.values:
+    if panel.kind not in ("weights", "signed") or not panel.values or panel.turned:
         return []
     return [written(sum(value or 0.0 for value in row)) for row in panel.values]
 
@@ -72,6 +72,7 @@ def sums(panel: Panel) -> list[str]:
 def facts(given: Explanation) -> list[tuple[str, str]]:
     """Equation, source, costs and what it attends to, as (name, text)."""
     found = [("equation", given.equation), ("source", given.source)]
+    found += [(name, said) for name, said in (("use it when", given.when), ("used by", given.models)) if said]
     found += [("time", given.time), ("memory", given.memory), ("attends to", given.attends)]
     if given.pairs:
         said = ", ".join(f"{count:,} at n = {n:,}" for n, count in given.pairs)
@@ -90,7 +91,8 @@ def legend(panels: list[Panel]) -> str:
     """What strong, faint and blank cells of a pattern mean, as far as they occur."""
     seen = {value for panel in panels for row in panel.values for value in row if value is not None}
     said = {2.0: "strong: read", 1.0: "faint: visible, no weight", 0.0: "blank: hidden"}
-    return "queries down, keys across; " + ", ".join(text for value, text in said.items() if value in seen)
+    way = "keys down, queries across; " if any(panel.turned for panel in panels) else "queries down, keys across; "
+    return way + ", ".join(text for value, text in said.items() if value in seen)
 
 
 def title(step: Step) -> str:

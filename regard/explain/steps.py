@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 
 from regard.evaluate import prepared
+from regard.explain import around
+from regard.explain.grid import cells
 from regard.explain.record import Kind, Panel, Step
 from regard.inputs import Inputs, Tile, without_invalid
 from regard.mechanism import Mechanism
@@ -73,15 +75,6 @@ def heads_meet(mechanism: Mechanism) -> bool:
     """Whether one head's numbers cannot be followed without another's."""
     parts: tuple[Any, ...] = (*mechanism.adjust, *mechanism.score, *mechanism.prepare)
     return any(getattr(part, "mixes_heads", False) or isinstance(part, KeyHeads) for part in parts)
-
-
-def cells(values: Tensor, allowed: Tensor | None = None) -> list[list[float | None]]:
-    """Rows of plain numbers, None where a pair is hidden."""
-    found: list[list[float | None]] = values.detach().double().tolist()
-    if allowed is None:
-        return found
-    flags = allowed.expand_as(values).tolist()
-    return [[v if seen else None for v, seen in zip(row, flag)] for row, flag in zip(found, flags)]
 
 
 def per_token(name: str, equation: str, values: Tensor, rows: Sequence[str], labels: Labels, said: str = "") -> Step:
@@ -174,6 +167,8 @@ def _changes(part: Any, before: Inputs, after: Inputs, labels: Labels) -> list[S
     for name, (said, rows) in sides.items():
         new, old = getattr(after, name), getattr(before, name)
         if new is not old and new is not None and not (new.shape == old.shape and torch.equal(new, old)):
+            if name == "q" and old is not None:
+                found += around.of_part(part, old, new, labels.queries)
             found.append(per_token(f"{said}, {words(part)}", meaning(part), new, rows, labels))
     for name, extra in after.per_query.items():
         if name not in before.per_query:

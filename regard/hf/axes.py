@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 
 from regard.hf.calls import Call
 from regard.hf.layers import LayerId
+from regard.hf.pieces import texts
 from regard.seeing.trace import Tokens
 from regard.statistic import Axis
 
@@ -190,14 +191,12 @@ class Axes:
         return Tokens(text, tokens, "text" if tokens.ids is not None else KINDS.get(axis.tower, "frames"))
 
     def _row_text(self, ids: list[int]) -> list[str]:
+        text = texts(self.tokenizer, ids)
         counts = dict.fromkeys(self._media, 0)
-        text = []
-        for token in ids:
+        for slot, token in enumerate(ids):
             if token in counts:
-                text.append(f"[{self._media[token]} {counts[token]}]")
+                text[slot] = f"[{self._media[token]} {counts[token]}]"
                 counts[token] += 1
-            else:
-                text.append(token_text(self.tokenizer, token))
         return text
 
 
@@ -206,18 +205,6 @@ def _media_tokens(model: PreTrainedModel) -> dict[int, str]:
     names = [(f"{kind}_token_{suffix}", kind) for kind in MEDIA for suffix in ("id", "index")]
     ids = {getattr(model.config, name, None): kind for name, kind in names}
     return {token: kind for token, kind in ids.items() if isinstance(token, int)}
-
-
-def token_text(tokenizer: Any, token_id: int) -> str:
-    """A token as a person reads it: its own leading space kept, byte pieces decoded; its number without a tokenizer."""
-    if tokenizer is None:
-        return str(token_id)
-    piece = tokenizer.convert_ids_to_tokens(token_id)
-    if piece is None:
-        return str(token_id)
-    if "▁" in piece or token_id in tokenizer.all_special_ids:
-        return str(piece).replace("▁", " ")
-    return str(tokenizer.decode([token_id], clean_up_tokenization_spaces=False)) or str(piece)
 
 
 def _pretrained(model: PreTrainedModel) -> list[tuple[str, PreTrainedModel]]:

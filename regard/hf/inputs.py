@@ -1,80 +1,17 @@
-"""Inputs of a model: what a command line names, read from text, images and sound, and made into tensors."""
+"""Inputs of a model: texts, images and sound, made into tensors."""
 
 from __future__ import annotations
 
 import inspect
-import wave
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import transformers as tf
 from torch import Tensor
 
 from regard.hf.calls import Unsupported
 from regard.hf.load import Loaded
-
-IMAGES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif"})
-MAX_INPUT_BYTES = 256 << 20
-
-
-def read_input(given: str, stdin: Any = None) -> Any:
-    """What an INPUT of the command line names: a text, @file, - (standard input), an image or a wav file.
-
-    Returns a str, a PIL image or (samples float32, rate). Raises Unsupported for files that cannot be read.
-    """
-    if given == "-":
-        try:
-            return stdin.read()
-        except UnicodeDecodeError:
-            raise Unsupported("standard input is not UTF-8 text; convert it first") from None
-    path = Path(given.removeprefix("@"))
-    suffix = path.suffix.lower()
-    if not given.startswith("@") and suffix not in IMAGES | {".wav"}:
-        return given
-    try:
-        if path.stat().st_size > MAX_INPUT_BYTES:
-            raise Unsupported(f"{path} is larger than {MAX_INPUT_BYTES >> 20} MiB; give a smaller file")
-        if suffix in IMAGES:
-            return _image(path)
-        return _sound(path) if suffix == ".wav" else path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise Unsupported(f"there is no file {path}; give a text, @file, -, an image or a wav file") from None
-    except UnicodeDecodeError:
-        raise Unsupported(f"{path} is not UTF-8 text; convert it first") from None
-    except OSError as error:
-        raise Unsupported(f"cannot read {path}: {error.strerror or error}") from None
-
-
-def _image(path: Path) -> Any:
-    try:
-        from PIL import Image, UnidentifiedImageError
-    except ImportError:
-        raise Unsupported("reading an image needs pillow: pip install 'regard[hf]'") from None
-    try:
-        with Image.open(path) as image:
-            return image.convert("RGB")
-    except (UnidentifiedImageError, Image.DecompressionBombError, SyntaxError, ValueError):
-        raise Unsupported(f"{path} is not an image that can be read; give a PNG or JPEG") from None
-
-
-def _sound(path: Path) -> tuple[Any, int]:
-    try:
-        with wave.open(str(path)) as file:
-            width, channels, rate = file.getsampwidth(), file.getnchannels(), file.getframerate()
-            raw = file.readframes(file.getnframes())
-    except (wave.Error, EOFError) as error:
-        reason = str(error) or "cut short"
-        raise Unsupported(f"{path} is not a PCM wav file ({reason}); convert it to 16-bit PCM") from None
-    if width not in (2, 4):
-        raise Unsupported(f"{path} has {8 * width}-bit samples; convert it to 16-bit PCM")
-    raw = raw[: len(raw) - len(raw) % (width * channels)]
-    if not raw:
-        raise Unsupported(f"{path} holds no sound; give a longer one")
-    samples = np.frombuffer(raw, dtype=np.int16 if width == 2 else np.int32).astype(np.float32)
-    return samples.reshape(-1, channels).mean(1) / float(1 << (8 * width - 1)), rate
 
 
 def tensors_for(loaded: Loaded, given: Any, *, truncate: bool = False) -> dict[str, Tensor]:

@@ -13,6 +13,8 @@ from safetensors import SafetensorError
 from regard.hf.calls import Unsupported
 
 DEFAULT = Path(__file__).parent.parent / "default"
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
+EMBEDDED = "regard's default model"
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,13 +44,32 @@ def load(name: str | Path | None = None) -> Loaded:
             f"the weights of {where} are not a whole safetensors file ({error}); fetch them again"
         ) from None
     except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
-        raise Unsupported(f"cannot load a model from {where!r}: {_first_sentence(error)}") from None
+        raise Unsupported(_why_not(where, error)) from None
     missing = sorted(name for name in about["missing_keys"] if _matters(name))
     if missing:
         raise Unsupported(
             f"the weights of {where} lack {missing[0]} ({len(missing)} in all), which would be random; fetch them again"
         )
-    return Loaded(model.eval(), _tokenizer(where), _processor(where, model))
+    if name is None:
+        model.config.name_or_path = EMBEDDED
+    return Loaded(model.eval(), _tokenizer(where, model), _processor(where, model))
+
+
+def _why_not(where: str, error: BaseException) -> str:
+    """Why a model cannot be loaded, in a sentence that is true of the cause and says what to do."""
+    said = str(error)
+    if "couldn't connect" in said or "offline mode" in said.casefold() or "OfflineModeIsEnabled" in said:
+        return (
+            f"{where} is no directory here and was not fetched before, and the hub cannot be reached; "
+            "give a model's directory, or try again with a network"
+        )
+    if "trust_remote_code" in said:
+        return f"{where} needs code of its own, which regard never runs; use a model whose code transformers has"
+    if "not a valid model identifier" in said or "Repository Not Found" in said:
+        return f"there is no model {where} on the hub that you may read, and no such directory here; check the name"
+    if "mismatch" in said:
+        return f"the weights of {where} have other shapes than its config.json says; fetch both again"
+    return f"cannot load a model from {where!r}: {_first_sentence(error)}"
 
 
 def _matters(name: str) -> bool:
@@ -83,10 +104,17 @@ def _class_of(config: tf.PreTrainedConfig) -> Any:
     return tf.AutoModel
 
 
-def _tokenizer(where: str) -> Any:
+def _tokenizer(where: str, model: tf.PreTrainedModel) -> Any:
+    """The tokenizer, or None where there is none. Raises Unsupported for files that are there and cannot be read.
+
+    Readers of tokenizers raise errors of every class, bare Exception among them.
+    """
     try:
         return tf.AutoTokenizer.from_pretrained(where, trust_remote_code=False)
-    except (OSError, ValueError, KeyError, ImportError, json.JSONDecodeError):
+    except Exception as error:
+        if model.main_input_name == "input_ids" and any((Path(where) / name).is_file() for name in TOKENIZER_FILES):
+            reason = _first_sentence(error)
+            raise Unsupported(f"the tokenizer of {where} cannot be read ({reason}); fetch its files again") from None
         return None
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -13,15 +14,16 @@ from torch import Tensor
 from regard.hf.attach import attach
 from regard.hf.calls import Unsupported
 from regard.hf.inputs import as_device, positions_of, tensors_for, written_positions_of
-from regard.hf.load import Loaded
+from regard.hf.load import Loaded, load
+from regard.hf.media import lay_out
 from regard.seeing.trace import Trace
 from regard.statistic import Statistic
 
 
 def see(
-    model: tf.PreTrainedModel,
-    tokenizer: Any,
-    given: Any,
+    model: tf.PreTrainedModel | str | Path,
+    tokenizer: Any = None,
+    given: Any = None,
     *,
     watch: Sequence[Statistic] | None = None,
     layers: Sequence[int] | None = None,
@@ -34,16 +36,16 @@ def see(
 ) -> Trace:
     """What a model attends to on an input, in one call.
 
-    tokenizer: the model's tokenizer, or its image or sound processor. given: a text or a list of texts, a PIL image,
-    (samples, rate) of a sound, or a mapping of ready tensors. An encoder-decoder reads `target`, or writes up to
+    model: a transformers model, and its tokenizer, its image or its sound processor as `tokenizer`; or, with the input
+    alone, the directory or hub name of both: regard.see("gpt2", "A text."). given: a text or a list of texts, a PIL
+    image, (samples, rate) of a sound, or a mapping of ready tensors. An encoder-decoder reads `target`, or writes up to
     max_new_tokens (32 unless said otherwise) itself; a decoder continues the text by max_new_tokens, watched, too.
     Other keywords as for `attach`. Raises Unsupported for what cannot be seen exactly: models outside the seam,
     inputs that do not fit, NaN weights, a token that is not padding and may attend to nothing.
     """
-    is_tokenizer = isinstance(tokenizer, tf.PreTrainedTokenizerBase)
-    words = tokenizer if is_tokenizer else getattr(tokenizer, "tokenizer", None)
+    loaded, given = _brought(model, tokenizer, given)
     return look(
-        Loaded(model, words, None if is_tokenizer else tokenizer),
+        loaded,
         given,
         watch=watch,
         layers=layers,
@@ -54,6 +56,22 @@ def see(
         truncate=truncate,
         keep=keep,
     )
+
+
+def _brought(model: Any, tokenizer: Any, given: Any) -> tuple[Loaded, Any]:
+    """The model with what turns inputs into its tensors, and the input."""
+    if isinstance(model, str | Path):
+        if tokenizer is not None and given is not None:
+            raise Unsupported(f'{model} brings its own tokenizer; write regard.see("{model}", input)')
+        return load(model), tokenizer if given is None else given
+    if not isinstance(model, tf.PreTrainedModel):
+        raise Unsupported(
+            f"a model is a transformers model, a directory or a hub name, not {type(model).__name__}; "
+            "regard.load() gives the embedded one as .model and .tokenizer"
+        )
+    is_tokenizer = isinstance(tokenizer, tf.PreTrainedTokenizerBase)
+    words = tokenizer if is_tokenizer else getattr(tokenizer, "tokenizer", None)
+    return Loaded(model, words, None if is_tokenizer else tokenizer), given
 
 
 def look(
@@ -81,7 +99,9 @@ def look(
         raise Unsupported(problems[0])
     if not trace.layers:
         raise Unsupported(f"{type(model).__name__} has no attention to see on this input")
-    _lay_out(trace, model, inputs)
+    lay_out(trace, loaded, given, inputs)
+    if max_new_tokens and not model.config.is_encoder_decoder:
+        _mark_prompt(trace, inputs)
     return trace
 
 
@@ -126,16 +146,9 @@ def _generate(model: tf.PreTrainedModel, inputs: dict[str, Tensor], max_new_toke
     generate(**inputs, max_new_tokens=max_new_tokens, do_sample=False, num_beams=1, pad_token_id=pad)
 
 
-def _lay_out(trace: Trace, model: tf.PreTrainedModel, inputs: dict[str, Tensor]) -> None:
-    """Tell the axes of images how their patches lie in rows and columns."""
-    config = getattr(model.config, "vision_config", model.config)
-    size, patch = getattr(config, "image_size", None), getattr(config, "patch_size", None)
-    pixels = inputs.get("pixel_values")
-    if not isinstance(patch, int) or pixels is None or size is None:
-        return
-    rows, columns = (side // patch for side in pixels.shape[-2:])
+def _mark_prompt(trace: Trace, inputs: dict[str, Tensor]) -> None:
+    """Where the input ends and what was generated begins."""
+    ids = inputs.get("input_ids")
     for name, tokens in trace.axes.items():
-        lead = tokens.axis.length - rows * columns
-        if tokens.kind == "patches" and lead in (0, 1):
-            text = ["[cls]"] * lead + [f"{r},{c}" for r in range(rows) for c in range(columns)]
-            trace.axes[name] = replace(tokens, grid=(rows, columns), text=[text] * len(tokens.text))
+        if ids is not None and tokens.axis.ids is not None and tokens.axis.length >= ids.shape[1]:
+            trace.axes[name] = replace(tokens, prompt=ids.shape[1])

@@ -18,6 +18,8 @@ from regard.seeing.trace import About, Layer, Tokens, Trace
 from regard.statistic import Axis
 
 AXIS_PARTS = ("positions", "valid", "ids", "special")
+TOKEN_FIELDS = ("text", "kind", "grid", "prompt", "seconds")
+MEDIA_PARTS = ("picture", "wave")
 LAYER_FIELDS = ("name", "index", "kind", "stack", "heads", "query_axis", "key_axis", "undefined")
 
 
@@ -26,6 +28,7 @@ def save(trace: Trace, path: str | Path) -> None:
     tensors: dict[str, Tensor] = {}
     for name, tokens in trace.axes.items():
         parts = {part: getattr(tokens.axis, part) for part in AXIS_PARTS}
+        parts |= {part: getattr(tokens, part) for part in MEDIA_PARTS}
         tensors |= {f"axis/{name}/{part}": value for part, value in parts.items() if value is not None}
     stores: dict[str, Any] = {}
     for number, layer in enumerate(trace.layers):
@@ -39,7 +42,7 @@ def save(trace: Trace, path: str | Path) -> None:
         "model": trace.model,
         "made": trace.made,
         "statistics": {label: vars(about) for label, about in trace.statistics.items()},
-        "axes": {n: {"text": t.text, "kind": t.kind, "grid": t.grid} for n, t in trace.axes.items()},
+        "axes": {n: {field: getattr(t, field) for field in TOKEN_FIELDS} for n, t in trace.axes.items()},
         "layers": [{name: getattr(layer, name) for name in LAYER_FIELDS} for layer in trace.layers],
     }
     files.save(path, tensors, json.dumps(header | ({"stores": stores} if stores else {})))
@@ -59,7 +62,9 @@ def _assembled(header: dict[str, Any], tensors: Mapping[str, Tensor]) -> Trace:
     for name, about in header["axes"].items():
         parts = {part: tensors.get(f"axis/{name}/{part}") for part in AXIS_PARTS}
         grid = tuple(about["grid"]) if about["grid"] else None
-        axes[name] = Tokens(about["text"], Axis(**parts), about["kind"], grid)  # type: ignore[arg-type]
+        media: dict[str, Any] = {part: tensors.get(f"axis/{name}/{part}") for part in MEDIA_PARTS}
+        media |= {part: about.get(part) for part in ("prompt", "seconds")}  # older files do not have them
+        axes[name] = Tokens(about["text"], Axis(**parts), about["kind"], grid, **media)  # type: ignore[arg-type]
     layers = [Layer(**fields) for fields in header["layers"]]
     for path, value in tensors.items():
         kind, number, rest = path.split("/", 2)

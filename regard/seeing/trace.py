@@ -9,16 +9,17 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal, overload
 
 from torch import Tensor
 
+from regard.seeing.drawn import Drawn
 from regard.seeing.files import TraceError, write_whole
 from regard.seeing.kept import Kept
 from regard.seeing.statistics import every
 from regard.statistic import Axis, Statistic
 
-__all__ = ["About", "Layer", "Tokens", "Trace", "TraceError", "same_cells", "write_whole"]
+__all__ = ["About", "Layer", "Tokens", "Trace", "TraceError", "write_whole"]
 
 Results = dict[str, dict[str, Tensor]]
 """label -> name -> tensor, as each statistic's `finish` documents."""
@@ -29,12 +30,19 @@ class Tokens:
     """What lies along an axis: text[b][t], and the axis as statistics saw it.
 
     kind: words for "text"; image patches (grid: rows × columns, one leading token may not be a patch), sound frames.
+    prompt: slots before this one came with the input, those from it on were generated. picture: what the patches were
+    cut from, uint8 [B, height, width, 3]; wave: the sound under the frames as lowest and highest sample of each bin,
+    float32 [B, bins, 2], `seconds` long in all.
     """
 
     text: list[list[str]]
     axis: Axis
     kind: Literal["text", "patches", "frames"] = "text"
     grid: tuple[int, int] | None = None
+    prompt: int | None = None
+    seconds: float | None = None
+    picture: Tensor | None = None
+    wave: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -66,7 +74,7 @@ class About:
         return About.of(kind(of="norm" if label.endswith(":norm") else "weights"))
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class Layer:
     """One attention module. kind: "self" or "cross"; stack: "decoder", "encoder", or a tower's name.
 
@@ -92,6 +100,9 @@ class Layer:
         """Short and unique in its trace, such as "decoder 3" or "decoder 3 cross"."""
         return f"{self.stack} {self.index}" + (" cross" if self.kind == "cross" else "")
 
+    def __repr__(self) -> str:
+        return f"Layer({self.title!r}, {len(self.heads)} heads, {', '.join(self.results) or 'nothing watched'})"
+
     def head_place(self, head: int) -> int:
         """Where a head lies in the results. Raises TraceError for a head that was not watched."""
         if head not in self.heads:
@@ -99,8 +110,8 @@ class Layer:
         return self.heads.index(head)
 
 
-@dataclass(eq=False)
-class Trace:
+@dataclass(eq=False, repr=False)
+class Trace(Drawn):
     """What was seen: `layers` in the order the model runs them, `axes` by name, `statistics` by label.
 
     made: how it came about (model class, backend, dtype, versions …), all JSON. earlier: Traces of sequences that
@@ -114,8 +125,6 @@ class Trace:
     made: dict[str, Any] = field(default_factory=dict)
     earlier: list[Trace] = field(default_factory=list)
     refresh: Callable[[Trace], None] | None = None  # while attached: finishes the statistics as of now
-
-    to_html: ClassVar[Callable[[Trace], str] | None] = None  # set by the package's top level, for notebooks
 
     def layer(self, index: int, kind: Literal["self", "cross"] = "self", stack: str | None = None) -> Layer:
         """The layer of a stack (by default the first one that matches). Raises TraceError naming what there is."""
@@ -138,12 +147,33 @@ class Trace:
             for index, head in enumerate(layer.heads)
         ]
 
-    def __getitem__(self, label: str) -> list[dict[str, Tensor]]:
-        """The finished tensors of a statistic, one entry per layer (empty where it is undefined)."""
-        self._known(label)
-        return [layer.results.get(label, {}) for layer in self.layers]
+    @property
+    def batches(self) -> int:
+        """How many sequences were seen together."""
+        return max((tokens.axis.positions.shape[0] for tokens in self.axes.values()), default=1)
+
+    @property
+    def tokens(self) -> dict[str, list[str]]:
+        """The tokens of the first sequence along each axis, by the axis' name; `axes` holds those of the others."""
+        return {name: list(tokens.text[0]) if tokens.text else [] for name, tokens in self.axes.items()}
+
+    @overload
+    def __getitem__(self, which: int) -> Layer: ...
+
+    @overload
+    def __getitem__(self, which: str) -> list[dict[str, Tensor]]: ...
+
+    def __getitem__(self, which: int | str) -> Layer | list[dict[str, Tensor]]:
+        """By a number, that layer, as `layer` gives it; by a label, the finished tensors of that statistic, one entry
+        a layer (empty where it is undefined)."""
+        if isinstance(which, int):
+            return self.layer(which)
+        self._known(which)
+        return [layer.results.get(which, {}) for layer in self.layers]
 
     def _known(self, label: str) -> None:
+        if self.refresh is not None:
+            self.refresh(self)
         if label not in self.statistics:
             raise TraceError(f"{label!r} was not watched; watched: {', '.join(self.statistics) or 'nothing'}")
 
@@ -180,9 +210,6 @@ class Trace:
         axes = self.axes[seen.query_axis].axis, self.axes[seen.key_axis].axis
         return seen.kept.rectangle(batch, index, begin_end[0], begin_end[1], axes)
 
-    def _repr_html_(self) -> str | None:
-        return None if Trace.to_html is None else Trace.to_html(self)
-
     def __repr__(self) -> str:
         lengths = ", ".join(f"{name} {tokens.axis.length}" for name, tokens in self.axes.items())
         return f"Trace({self.model!r}, {len(self.layers)} layers, tokens: {lengths or 'none'})"
@@ -206,10 +233,3 @@ class Trace:
 
 def _listed(numbers: list[int]) -> str:
     return ", ".join(str(n) for n in numbers)
-
-
-def same_cells(a: Trace, b: Trace) -> bool:
-    """Whether two Traces have the same layers, heads and lengths, so that they can be subtracted."""
-    shapes = [[(layer.title, tuple(layer.heads)) for layer in trace.layers] for trace in (a, b)]
-    lengths = [{name: tokens.axis.length for name, tokens in trace.axes.items()} for trace in (a, b)]
-    return shapes[0] == shapes[1] and lengths[0] == lengths[1]

@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
-from regard.seeing.trace import Layer, Results, Trace, same_cells
+from regard.seeing.trace import Layer, Results, Trace
 from regard.view.scene import LIMIT_CHARACTERS, _statistics, fitted, scene
 
 FORMAT = "regard comparison 1"
@@ -95,3 +95,10 @@ def _part(name: str, a: Tensor, b: Tensor) -> Tensor:
     if name == "count":
         return a.maximum(b)
     return a if name == "shifts" else a - b
+
+
+def same_cells(a: Trace, b: Trace) -> bool:
+    """Whether two Traces have the same layers, heads and lengths, so that they can be subtracted."""
+    shapes = [[(layer.title, tuple(layer.heads)) for layer in trace.layers] for trace in (a, b)]
+    lengths = [{name: tokens.axis.length for name, tokens in trace.axes.items()} for trace in (a, b)]
+    return shapes[0] == shapes[1] and lengths[0] == lengths[1]

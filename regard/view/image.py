@@ -11,8 +11,9 @@ from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from regard.errors import UserError
 from regard.seeing.trace import Trace, TraceError
-from regard.view import panels, read, words
+from regard.view import overviews, panels, read, words
 from regard.view.extras import needed
 from regard.view.fonts import drawable, families
 from regard.view.scene import Scene
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 FORMATS = ("png", "svg", "pdf")
+SHAPES = ("heads", "maps", "lines")
 MARGIN, HEADER, GAP = 0.35, 0.75, 0.55
 
 
@@ -30,17 +32,22 @@ def image(
     *,
     statistic: str | None = None,
     heads: Sequence[tuple[int, int]] = (),
+    shape: str = "heads",
     dpi: int = 160,
 ) -> bytes:
     """The picture as the bytes of a file, of a Trace, a scene, or a comparison (regard.view.difference).
 
     heads: (layer by its place, head) of each to draw; by default the scene's pick. A comparison draws the same heads
-    of A, B and A − B, by default the one that changed most.
+    of A, B and A − B, by default the one that changed most. shape: "heads" draws the grid and the maps of `heads`;
+    "maps" a small map of every head; "lines" the `heads` of one layer as lines between two columns of tokens.
 
-    Raises ValueError for a format that is not known, TraceError for a statistic, layer or head that was not watched.
+    Raises ValueError for a format or shape that is not known, TraceError for a statistic, layer or head that was not
+    watched.
     """
     if kind not in FORMATS:
         raise ValueError(f"cannot draw {kind!r}; choose one of {', '.join(FORMATS)}")
+    if shape not in SHAPES:
+        raise UserError(f"there is no shape {shape!r} of a picture; there are: {', '.join(SHAPES)}")
     matplotlib = needed("matplotlib", "drawing image files")
     scenes, names = read.scenes_of(given)
     shown = [words.visible(scene["model"]) for scene in scenes] + names
@@ -59,7 +66,7 @@ def image(
     empty = {"png": {"Software": None}, "svg": {"Date": None, "Creator": "regard"}, "pdf": {"CreationDate": None}}[kind]
     with matplotlib.rc_context(settings), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-        drawing = figure(scenes, names, statistic, wanted, set() if kind == "svg" else missing)
+        drawing = figure(scenes, names, statistic, wanted, set() if kind == "svg" else missing, shape)
         buffer = io.BytesIO()
         drawing.savefig(buffer, format=kind, dpi=dpi, metadata=empty)
     return buffer.getvalue()
@@ -79,12 +86,17 @@ def _wanted(scenes: list[Scene], heads: Sequence[tuple[int, int]]) -> list[tuple
 
 
 def figure(
-    scenes: list[Scene], names: list[str], statistic: str | None, heads: list[tuple[int, int, str]], missing: set[str]
+    scenes: list[Scene],
+    names: list[str],
+    statistic: str | None,
+    heads: list[tuple[int, int, str]],
+    missing: set[str],
+    shape: str = "heads",
 ) -> Figure:
     """The matplotlib Figure: a row of panels per scene. missing: characters to draw as boxes."""
     from matplotlib.figure import Figure
 
-    rows = [_panels(scene, statistic, heads, missing) for scene in scenes]
+    rows = [_panels(scene, statistic, heads, missing, shape) for scene in scenes]
     if not any(rows):
         raise TraceError("there is nothing to draw: no attention layer was seen")
     width = max(6.0, *(2 * MARGIN + sum(part.width for part in row) + GAP * (len(row) - 1) for row in rows))
@@ -102,8 +114,17 @@ def figure(
     return drawing
 
 
-def _panels(scene: Scene, statistic: str | None, heads: list[tuple[int, int, str]], missing: set[str]) -> list[Any]:
+def _panels(
+    scene: Scene, statistic: str | None, heads: list[tuple[int, int, str]], missing: set[str], shape: str
+) -> list[Any]:
     shown = partial(drawable, missing=missing)
+    if shape == "maps":
+        return [overviews.SmallMaps(scene, shown)] if scene["layers"] else []
+    if shape == "lines":
+        layers = dict.fromkeys(layer for layer, _, _ in heads)
+        return [
+            overviews.Lines(scene, layer, [head for at, head, _ in heads if at == layer], shown) for layer in layers
+        ]
     about = read.statistic(scene, statistic)
     parts: list[Any] = [] if about is None else [panels.Heads(scene, about, shown)]
     for layer, head, why in heads:

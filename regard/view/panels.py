@@ -38,7 +38,8 @@ class Page:
     ) -> None:
         """Text on its baseline at (x, y)."""
         at = (x / self.width, 1 - y / self.height)
-        self.figure.text(*at, text, fontsize=size, color=colour, fontweight=weight, parse_math=False, **more)
+        more = {"parse_math": False, **more}
+        self.figure.text(*at, text, fontsize=size, color=colour, fontweight=weight, **more)
 
     def legend(
         self, x: float, y: float, width: float, table: colour.Table, ticks: list[tuple[float, str]], said: str
@@ -265,6 +266,7 @@ class Patches:
         ):
             first = drawable(words.tag(axis["text"][0], 20))
             self.pictures.append((f"where {first} looks", found.values[0, lead:].reshape(rows, columns)))
+        self.under = read.picture(scene, scene["layers"][layer]["key"])
         self.side = 2.0
         self.down = self.side * rows / columns
         self.width = self.side
@@ -280,11 +282,23 @@ class Patches:
             table = colour.diverging() if signed else colour.sequential()
             place = colour.even_place(values, -edge if signed else 0.0, edge)
             axes = page.axes(x, top + 0.08, self.side, self.down)
-            axes.imshow(colour.of(table, place), aspect="auto", interpolation="nearest")
-            _gaps(axes, *values.shape)
+            self._cells(axes, colour.of(table, place), place)
             ticks = [(0.0, words.number(-edge) if signed else "0"), (1.0, words.number(edge))]
             page.legend(x, top + self.down + 0.24, self.side, table, ticks, "even scale")
             top += self.down + 0.95
+
+    def _cells(self, axes: Any, cells: Any, place: Any) -> None:
+        """The patches; over their picture, the less a patch weighs the clearer the picture."""
+        rows, columns = place.shape
+        if self.under is None:
+            axes.imshow(cells, aspect="auto", interpolation="nearest")
+            return _gaps(axes, rows, columns)
+        whole = (-0.5, columns - 0.5, rows - 0.5, -0.5)
+        axes.imshow(self.under, aspect="auto", extent=whole)
+        veil = np.concatenate([cells / 255, (0.3 + 0.4 * place.clip(0, 1))[..., None]], -1)
+        axes.imshow(veil, aspect="auto", interpolation="nearest", extent=whole)
+        axes.set_xlim(-0.5, columns - 0.5)
+        axes.set_ylim(rows - 0.5, -0.5)
 
 
 def ramp_of(signed: bool, values: Any, keys: int) -> tuple[Any, colour.Table, list[tuple[float, str]], str]:

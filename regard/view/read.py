@@ -165,3 +165,22 @@ def _joined(values: Array, count: Array, side: int, group: int, largest: bool) -
     total = pads[2].sum(side + 1)
     joined = pads[0].max(side + 1) if largest else pads[1].sum(side + 1) / np.maximum(total, 1)
     return joined, total
+
+
+def picture(scene: Scene, axis: str) -> Array | None:
+    """The picture that an axis' patches were cut from, [height, width, 3] in 0…1, mostly grey; None if not kept."""
+    reference = scene["axes"][axis].get("picture")
+    if reference is None:
+        return None
+    pixels = load(scene["arrays"], reference).astype(np.float64) / 255
+    grey = pixels @ np.array([0.3, 0.59, 0.11])
+    return np.asarray(0.75 * grey[..., None] + 0.25 * pixels)
+
+
+def wave(scene: Scene, axis: str) -> Array | None:
+    """The outline of a sound [bins, 2], lowest and highest, within ±1; None if not kept."""
+    reference = scene["axes"][axis].get("wave")
+    if reference is None:
+        return None
+    values = load(scene["arrays"], reference).astype(np.float64)
+    return np.asarray(values / max(1e-6, float(np.abs(values).max(initial=0.0))))

@@ -8,7 +8,8 @@
     statistics                   [{label, title, formula, unit, shape, head_title, head_unit, low, high}]; the last
                                  four are of its one number per head, low and high over all heads
     statistic                    the label that the head grid starts with, or null
-    axes                         name -> {length, kind, grid, text, positions, special, padding}
+    axes                         name -> {length, kind, grid, text, positions, special, padding, prompt, seconds,
+                                 picture, wave}: the last four as in the Trace, null where there is none
                                  text is safe to show (words.visible); special and padding list slots
     layers                       [{title, name, index, kind, stack, heads, query, key, undefined, summaries,
                                    rows, keys, bins, tops, maps}], query and key name axes;
@@ -44,7 +45,7 @@ from regard.view.links import strongest
 from regard.view.pick import pick
 
 FORMAT = "regard scene 1"
-LIMIT_CHARACTERS = 7_000_000
+LIMIT_CHARACTERS = 3_700_000  # of arrays, so that a page stays under 4 MB
 LINKS_OVERALL = 48
 
 Scene = dict[str, Any]
@@ -98,7 +99,7 @@ def scene(trace: Trace, batch: int = 0, statistic: str | None = None, limit: int
 
 def check_batch(trace: Trace, batch: int) -> int:
     """How many sequences the Trace holds. Raises TraceError if `batch` is not one of them."""
-    batches = max((tokens.axis.positions.shape[0] for tokens in trace.axes.values()), default=1)
+    batches = trace.batches
     if not 0 <= batch < batches:
         raise TraceError(f"batch place {batch} is not there; the trace holds {words.plural(batches, 'sequence')}")
     return batches
@@ -183,6 +184,10 @@ def _axis(tokens: Tokens, batch: int, shelf: Shelf) -> dict[str, Any]:
         "positions": shelf.put_whole(axis.positions[batch]),
         "special": [] if axis.special is None else _slots(axis.special[batch] & axis.valid[batch]),
         "padding": _slots(~axis.valid[batch]),
+        "prompt": tokens.prompt,
+        "seconds": tokens.seconds,
+        "picture": None if tokens.picture is None else shelf.put(tokens.picture[batch], "uint8"),
+        "wave": None if tokens.wave is None else shelf.put(tokens.wave[batch], "float16"),
     }
 
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.text import Text
 
-SHADES = " ·░▒▓█"
+SHADES = "·░▒▓█"
 MOST_LINES = 36
 LABEL_WIDTH = 14
 
@@ -52,7 +52,7 @@ def _show(
 ) -> None:
     coloured = console.color_system is not None and not console.no_color
     about = read.statistic(scene, statistic)
-    parts = [heading(scene)]
+    parts = [heading(scene, console.width)]
     if about is not None:
         parts.append(head_grid(scene, about, console.width, coloured))
     picked = read.chosen(scene, layer, head)
@@ -64,9 +64,10 @@ def _show(
             console.print(part, highlight=False, soft_wrap=True)
 
 
-def heading(scene: Scene) -> Text:
+def heading(scene: Scene, width: int) -> Text:
     """Model, sizes and how the trace was made."""
-    return _text((words.visible(scene["model"] or "attention"), "bold"), (f"  {read.sizes(scene)}\n", "dim"))
+    name = _cut(words.visible(scene["model"] or "attention"), width)
+    return _text((name, "bold"), (_cut(f"  {read.sizes(scene)}", max(1, width - _cells(name))) + "\n", "dim"))
 
 
 def head_grid(scene: Scene, about: dict[str, Any], width: int, coloured: bool) -> Text:
@@ -78,7 +79,9 @@ def head_grid(scene: Scene, about: dict[str, Any], width: int, coloured: bool) -
     shown = [[_short(value) for value in row] for row in grid]
     cell = 2 + max([3, *(len(text) for row in shown for text in row), *(len(str(c)) for c in columns)])
     fit = max(1, (width - label - 1) // cell)
-    out = _text((f"{about['head_title']}", "bold"), (f"  {about['formula']}  [{about['head_unit']}]\n", "dim"))
+    said = f"  {about['formula']}  [{about['head_unit']}]"
+    out = _text((f"{about['head_title']}", "bold"), (_cut(said, width - _cells(about["head_title"])) + "\n", "dim"))
+    out.append("rows are layers, columns heads\n", "dim")
     for begin in range(0, len(columns), fit):
         part = slice(begin, begin + fit)
         out.append(f"{'head':>{label}} " + "".join(f"{c:^{cell}}" for c in columns[part]) + "\n", "dim")
@@ -104,7 +107,9 @@ def heat_map(scene: Scene, layer: int, head: int, why: str, width: int, coloured
     found = read.map_of(scene, layer, head)
     name = read.head_name(scene, layer, head)
     about = scene["layers"][layer]
-    out = _text((f"head {name}", "bold"), (f"  {about['kind']}-attention, {why}\n", "dim"))
+    out = _text(
+        (f"head {name}", "bold"), (_cut(f"  {about['kind']}-attention, {why}", width - 5 - _cells(name)) + "\n", "dim")
+    )
     if found is None:
         return out.append("  no map: the overview was not watched\n", "dim")
     if 0 in found.values.shape:
@@ -200,7 +205,7 @@ def _legend(scene: Scene, found: read.Map, coloured: bool) -> Text:
         low, high, how, table = f"-{edge}", edge, f"difference, power {colour.POWER}", colour.diverging(False)
     else:
         low, high, how, table = f"{colour.LOG_FLOOR:g}", "1", "log10", colour.sequential(False)
-    out = _text((f"  {low} ", "dim"))
+    out = _text((f"  {'' if scene['signed'] else '≤ '}{low} ", "dim"))
     if coloured:
         for step in range(24):
             out.append(" ", _style(table[round(step * 255 / 23)]))
@@ -214,19 +219,24 @@ def strongest_links(scene: Scene, count: int, width: int) -> Text:
     links = scene["links"][:count]
     if not links:
         return _text()
-    out = _text(
-        ("strongest links", "bold"), ("  two of each head; without links to self, first and special tokens\n", "dim")
-    )
+    said = "  two of each head; without links to self, first and special tokens"
+    out = _text(("strongest links", "bold"), (_cut(said, width - 15) + "\n", "dim"))
     room = max(8, min(26, (width - 34) // 2))
     ends = [
         [_end(scene, link, side, slot, room) for link in links] for side, slot in (("query", "row"), ("key", "key"))
     ]
-    fits = [min(room, max(map(_cells, column))) for column in ends]
+    fits = [min(room, max(15, *map(_cells, column))) for column in ends]
+    both = f"{_fixed('query, position', fits[0], right=True)} ← {_fixed('key, position', fits[1])}"
+    out.append(_cut(f"  {both}  weight ({_where(scene)})", width) + "\n", "dim")
     for link, row, key in zip(links, *ends, strict=True):
         name = read.head_name(scene, link["layer"], link["head"])
         out.append(f"  {_fixed(row, fits[0], right=True)} ← {_fixed(key, fits[1])}  ")
         out.append(f"{link['weight']:.3f}", "bold").append(f"  ({name})\n", "dim")
     return out
+
+
+def _where(scene: Scene) -> str:
+    return "layer.head" if read.one_stack(scene) else "layer, head"
 
 
 def _end(scene: Scene, link: dict[str, Any], side: str, slot: str, room: int) -> str:
@@ -257,6 +267,11 @@ def _fixed(text: str, size: int, right: bool = False) -> str:
         return set_cell_size(text, size - 1) + "…" if size > 1 else set_cell_size(text, size)
     fill = " " * (size - _cells(text))
     return fill + text if right else text + fill
+
+
+def _cut(text: str, size: int) -> str:
+    """Text of at most `size` terminal cells."""
+    return text if _cells(text) <= size else _fixed(text, max(size, 1))
 
 
 def _cells(text: str) -> int:

@@ -11,6 +11,7 @@ from importlib import import_module
 from pkgutil import iter_modules
 from typing import get_args
 
+from regard.errors import UserError
 from regard.zoo.card import Card, Family, Sizes
 
 
@@ -33,7 +34,7 @@ def card(name: str) -> Card:
     """The card of a mechanism by its standard name; an unknown one is refused, the closest known one offered."""
     if name not in CATALOGUE:
         close = get_close_matches(name, CATALOGUE, n=1, cutoff=0.5)
-        raise ValueError(f"no mechanism {name!r}" + (f"; did you mean {close[0]!r}?" if close else ""))
+        raise UserError(f"no mechanism {name!r}" + (f"; did you mean {close[0]!r}?" if close else ""))
     return CATALOGUE[name]
 
 

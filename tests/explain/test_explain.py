@@ -12,15 +12,22 @@ from typing import Any
 
 import pytest
 import torch
+from matplotlib.mathtext import MathTextParser
 
 from regard import cli
 from regard.errors import UserError
 from regard.explain import example, listing
 from regard.explain import explain as explain_anew
+from regard.explain.around import AFTER
 from regard.explain.build import work
 from regard.explain.image import image
+from regard.explain.maths import mathml, mathtext
 from regard.explain.page import html
+from regard.explain.record import Step
+from regard.explain.search import found
 from regard.explain.terminal import catalogue, show
+from regard.explain.turned import turned
+from regard.explain.uses import USES
 from regard.mechanism import Mechanism
 from regard.run import compose
 from regard.zoo import CATALOGUE
@@ -37,7 +44,7 @@ def test_last_step_equals_the_engine(name: str) -> None:
     pointing = isinstance(made.attention, Mechanism) and made.attention.mix is None
     wanted = compose.weights(made.attention, made.x) if pointing else compose.attend(made.attention, made.x)
     torch.testing.assert_close(found.last, wanted, atol=1e-12, rtol=1e-12)
-    shown = explain(name).steps[-1].panels[0]
+    shown = [step for step in explain(name).steps if step.name not in AFTER][-1].panels[0]
     torch.testing.assert_close(torch.tensor(shown.values, dtype=torch.float64), found.last[0, 0], atol=1e-12, rtol=0)
 
 
@@ -66,7 +73,92 @@ def test_weights_shown_are_those_of_the_engine() -> None:
 
 def test_chain_of_scaled_dot_product_attention() -> None:
     names = [step.name for step in explain("causal").steps]
-    assert names == ["tokens", "queries", "keys", "values", "scores", "scaled", "masked", "weights", "context"]
+    inputs = ["tokens", "W_q", "queries", "W_k", "keys", "W_v", "values"]
+    assert names == [*inputs, "scores", "scaled", "masked", "weights", "context", *AFTER]
+
+
+def matrix(step: Step, panel: int = 0) -> torch.Tensor:
+    values = [[0.0 if value is None else value for value in row] for row in step.panels[panel].values]
+    return torch.tensor(values, dtype=torch.float64)
+
+
+@pytest.mark.parametrize("name", ["causal", "multi_head", "window", "trainable"])
+def test_a_reader_can_compute_every_step_again_from_the_matrices_shown(name: str) -> None:
+    steps = {step.name: step for step in explain(name).steps}
+    x = matrix(steps["tokens"])
+    contexts = []
+    for head in range(len(steps["context"].panels)):
+        made = {}
+        for letter, side in (("q", "queries"), ("k", "keys"), ("v", "values")):
+            shown = next(step for title, step in steps.items() if title.startswith(side) and step.panels)
+            at = min(head, len(steps[f"W_{letter}"].panels) - 1)
+            made[letter] = x @ matrix(steps[f"W_{letter}"], at)
+            torch.testing.assert_close(made[letter], matrix(shown, head), atol=1e-12, rtol=0)
+        scores = made["q"] @ made["k"].T
+        torch.testing.assert_close(scores, matrix(steps["scores"], head), atol=1e-12, rtol=0)
+        seen = torch.tensor([[v is not None for v in row] for row in steps["weights"].panels[head].values])
+        weights = (scores / made["k"].shape[1] ** 0.5).masked_fill(~seen, -torch.inf).softmax(-1)
+        torch.testing.assert_close(weights, matrix(steps["weights"], head), atol=1e-12, rtol=0)
+        contexts.append(weights @ made["v"])
+    joined = torch.cat(contexts, -1)
+    torch.testing.assert_close(joined, matrix(steps["heads joined"]), atol=1e-12, rtol=0)
+    torch.testing.assert_close(x + joined @ matrix(steps["W_O"]), matrix(steps["added"]), atol=1e-12, rtol=0)
+
+
+def test_positions_that_are_added_are_shown() -> None:
+    steps = {step.name: step for step in explain("sinusoidal").steps}
+    assert matrix(steps["positions"])[0].tolist() == pytest.approx([0.0, 1.0, 0.0, 1.0])
+
+
+def test_the_other_layout_has_columns_that_sum_to_one() -> None:
+    made = turned(explain("causal"))
+    weights = next(step for step in made.steps if step.name == "weights").panels[0]
+    assert weights.rows == [*WORDS, "sum"] and weights.columns == WORDS
+    assert weights.values[-1] == pytest.approx([1.0] * 6)
+    assert "keys down, queries across" in html(made)
+
+
+def test_every_card_says_when_and_by_whom_it_is_used() -> None:
+    assert set(USES) == set(CATALOGUE)
+    for name, use in USES.items():
+        assert use.when.endswith(".") and use.models, name
+    shown = explain("grouped_query")
+    assert shown.when in html(shown) and "Mistral" in html(shown)
+
+
+@pytest.mark.parametrize(
+    "asked,meant",
+    [
+        ("bahdanau", {"additive"}),
+        ("luong", {"dot", "general", "concat", "local_m", "local_p"}),
+        ("titans", {"neural_memory", "memory_as_context", "memory_as_gate", "memory_as_layer"}),
+        ("self-attention", {"trainable", "causal", "multi_head"}),
+        ("RoPE", {"rotary"}),
+        ("Transformers are RNNs", {"linear", "linear_recurrent"}),
+        ("sliding window", {"window"}),
+        ("nystromformer", {"nystrom"}),
+        ("grouped query", {"grouped_query"}),
+        ("no such thing", set()),
+    ],
+)
+def test_a_mechanism_is_found_by_what_people_remember_of_it(asked: str, meant: set[str]) -> None:
+    cards = {card.name for card in found(asked)}
+    assert meant <= cards and (len(meant) != 1 or len(cards) == 1)
+    if len(meant) == 1:
+        assert explain(asked).name in meant
+    elif meant:
+        with pytest.raises(UserError, match=f"can mean {len(cards)} mechanisms; say which: "):
+            explain(asked)
+
+
+def test_equations_are_set_as_mathematics() -> None:
+    said = mathml("a_ij = e^{s_ij} / Σ_j e^{s_ij}, over the keys that i may see")
+    assert "<msup><mi>e</mi><mrow><msub><mi>s</mi>" in said and "over the keys" in re.sub("<[^>]+>", "", said)
+    assert mathml("√Dk").count("<msqrt>") == 1 and "<script" not in mathml("<script>")
+    assert mathtext("e^{s_ij}") == "$e^{s_{ij}}$"
+    parser = MathTextParser("path")
+    for card in CATALOGUE.values():
+        parser.parse(mathtext(card.equation))  # raises where matplotlib cannot read it
 
 
 def test_recurrence_shows_its_state_and_signed_weights_or_says_why_not() -> None:
@@ -91,8 +183,8 @@ def test_text_forms_are_worked_through(text: str) -> None:
 
     made = explain(text)
     x = example.of_attention(parse(text), WORDS).x
-    found = torch.tensor(made.steps[-1].panels[0].values, dtype=torch.float64)
-    torch.testing.assert_close(found, compose.attend(parse(text), x)[0, 0], atol=1e-12, rtol=0)
+    last = [step for step in made.steps if step.name not in AFTER][-1]
+    torch.testing.assert_close(matrix(last), compose.attend(parse(text), x)[0, 0], atol=1e-12, rtol=0)
 
 
 def test_pairs_read_count_what_the_mask_allows() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -9,6 +11,7 @@ import torch
 
 import regard
 from regard.hf.load import Loaded
+from regard.hf.media import outline, picture_of
 from regard.run import native
 from regard.seeing.statistics import Maximum
 from tests.hf.models import BY_NAME, feed
@@ -139,3 +142,41 @@ def test_nothing_is_said_where_the_first_backend_was_taken() -> None:
         found = made(backend, None)
         assert (found["output"], found["watched_by"], found["passed_over"]) == ("native", ["native"], [])
     assert made("sdpa", "causal", Maximum())["output"] == "sdpa"
+
+
+def test_a_name_in_place_of_a_model_is_loaded(loaded: Loaded) -> None:
+    from regard.hf.load import DEFAULT
+
+    named = regard.see(str(DEFAULT), "a fox")
+    assert named.tokens == regard.see(loaded.model, loaded.tokenizer, "a fox").tokens
+    with pytest.raises(regard.Unsupported, match="brings its own tokenizer"):
+        regard.see(str(DEFAULT), loaded.tokenizer, "a fox")
+    with pytest.raises(regard.Unsupported, match="a model is a transformers model, a directory or a hub name, not"):
+        regard.see(loaded, "a fox")  # type: ignore[arg-type]
+
+
+def test_bytes_of_a_character_read_as_that_character(loaded: Loaded) -> None:
+    text = regard.see(loaded.model, loaded.tokenizer, "日 “so” naïve\ufffd.").tokens["decoder"]
+    assert text[1:4] == ["日 1/3", "日 2/3", "日 3/3"]
+    assert [piece.strip()[0] for piece in text if piece.endswith("/3")][3] == "“"
+    assert "ï 1/2" in text and "ï 2/2" in text
+
+
+def test_generated_tokens_are_told_from_the_prompt(loaded: Loaded, tmp_path: Path) -> None:
+    prompt = len(loaded.tokenizer("Once upon a time")["input_ids"])
+    trace = regard.see(loaded.model, loaded.tokenizer, "Once upon a time", max_new_tokens=4)
+    assert trace.axes["decoder"].prompt == prompt < trace.axes["decoder"].axis.length
+    trace.save(tmp_path / "one.safetensors")
+    assert regard.Trace.load(tmp_path / "one.safetensors").axes["decoder"].prompt == prompt
+    assert regard.see(loaded.model, loaded.tokenizer, "Once upon a time").axes["decoder"].prompt is None
+
+
+def test_a_picture_and_a_sound_lie_under_their_axes() -> None:
+    pixels = torch.zeros(1, 3, 8, 8)
+    pixels[:, 0, :, 4:] = 1.0
+    processor = SimpleNamespace(image_mean=[0.5] * 3, image_std=[0.5] * 3, do_normalize=True)
+    shown = picture_of(pixels, processor)
+    assert shown is not None and shown.shape == (1, 8, 8, 3)
+    assert shown[0, 0, 0].tolist() == [128, 128, 128] and shown[0, 0, 7].tolist() == [255, 128, 128]
+    wave = outline(torch.tensor([0.0, 1.0, -1.0, 0.5]), 8)
+    assert wave.shape == (1, 8, 2) and wave[0, :4, 1].tolist() == [0.0, 1.0, -1.0, 0.5] and not wave[0, 4:].any()

@@ -14,7 +14,8 @@ from safetensors.torch import load_file, save, save_file
 
 from regard.seeing import files
 from regard.seeing.statistics import standard
-from regard.seeing.trace import Layer, Tokens, Trace, TraceError, same_cells, write_whole
+from regard.seeing.trace import Layer, Tokens, Trace, TraceError, write_whole
+from regard.view.difference import same_cells
 from tests.view.traces import HOSTILE, axis, decoder, layer_of
 
 

@@ -4,6 +4,7 @@ import io
 import re
 
 import pytest
+from rich.cells import cell_len
 from rich.console import Console
 
 from regard.seeing.trace import Trace
@@ -102,3 +103,14 @@ def test_a_comparison_prints_all_three() -> None:
 @pytest.mark.parametrize("make", [traces.image, lambda: traces.decoder(1, 1, 1)])
 def test_other_shapes_are_drawn(make: object) -> None:
     assert "head" in printed(make())  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("width", [60, 80])
+def test_no_line_is_wider_than_the_terminal_and_legends_say_what_is_blank(width: int) -> None:
+    for trace in (traces.decoder(12, 4, 6, text=traces.SENTENCE), traces.decoder(90, 2, 3), traces.hostile()):
+        out = io.StringIO()
+        terminal.show(trace, Console(file=out, width=width, no_color=True, highlight=False))
+        lines = out.getvalue().splitlines()
+        assert max(cell_len(line) for line in lines) <= width
+        assert "rows are layers, columns heads" in out.getvalue() and "≤ 0.0001 ·░▒▓█ 1" in out.getvalue()
+        assert any("query, position ← key, position" in " ".join(line.split()) for line in lines)

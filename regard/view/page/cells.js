@@ -4,25 +4,25 @@ import { table, transform } from "./colour.js";
 import { state } from "./state.js";
 
 // {map, values, hidden (per key cell), mass (hidden mass per row cell), scale}; null where there is no map.
-export function cellsOf(picture) {
+export function cellsOf(picture, layer = state.layer, head = state.head) {
   const signed = picture.scene.signed;
-  const map = picture.map(state.layer, state.head, state.which);
+  const map = picture.map(layer, head, state.which);
   if (!map || !map.rows || !map.keys) return null;
-  const hidden = hiddenKeys(picture, map);
-  const mass = hidden ? hiddenMass(picture, map, hidden) : null;
+  const hidden = hiddenKeys(picture, map, layer);
+  const mass = hidden ? hiddenMass(picture, map, hidden, layer, head) : null;
   const values = hidden ? without(map, hidden, mass) : map.values;
   const largest = values.reduce((most, v) => Math.max(most, Math.abs(v)), 0);
   const top = largest > 1.0001 ? largest : 1;
-  const keys = picture.axis(state.layer, "key").length;
+  const keys = picture.axis(layer, "key").length;
   const scale = transform(picture.suffix && state.scale === "lift" ? "log" : state.scale, { top, keys, signed, edge: largest || 1 });
   return { map, values, hidden, mass, scale };
 }
 
 // Which key cells hold only tokens to hide; null if none.
-function hiddenKeys(picture, map) {
+function hiddenKeys(picture, map, layer) {
   if (picture.scene.signed || picture.suffix || (!state.hide && !state.special)) return null;
-  const axis = picture.axis(state.layer, "key");
-  const positions = picture.positions(state.layer, "key");
+  const axis = picture.axis(layer, "key");
+  const positions = picture.positions(layer, "key");
   const special = new Set(state.special ? axis.special : []);
   const padding = new Set(axis.padding);
   const hidden = new Uint8Array(map.keys).fill(1);
@@ -33,8 +33,8 @@ function hiddenKeys(picture, map) {
 }
 
 // The share of each row that the hidden keys hold; for a row cell, the mean over its rows.
-function hiddenMass(picture, map, hidden) {
-  const mean = picture.map(state.layer, state.head, "mean").values;
+function hiddenMass(picture, map, hidden, layer, head) {
+  const mean = picture.map(layer, head, "mean").values;
   return Float32Array.from({ length: map.rows }, (_, row) => {
     let total = 0;
     for (let key = 0; key < map.keys; key++) {

@@ -20,6 +20,12 @@ export function css(kind, place) {
   return `rgb(${r} ${g} ${b})`;
 }
 
+// A colour through which a picture shows: the less, the clearer.
+export function veil(kind, place) {
+  const [r, g, b] = rgb(kind, place);
+  return `rgb(${r} ${g} ${b} / ${(0.3 + 0.4 * Math.min(1, Math.max(0, place))).toFixed(2)})`;
+}
+
 export function inkOn(kind, place) {
   const [r, g, b] = rgb(kind, place);
   return 0.299 * r + 0.587 * g + 0.114 * b > 140 ? "#101014" : "#ffffff";

@@ -1,19 +1,43 @@
 // The head grid: rows are layers, columns are heads, coloured by the chosen statistic.
 
 import { css, even, inkOn } from "./colour.js";
-import { byId, make } from "./dom.js";
+import { cellsOf, painted } from "./cells.js";
+import { byId, choice, make } from "./dom.js";
 import { drawLegend } from "./legend.js";
 import { set, state } from "./state.js";
 import { number, tag, twoPlaces } from "./words.js";
+
+let wanted = null; // watches which small maps come into sight
+
+function drawSeen(entries) {
+  for (const { isIntersecting, target } of entries) {
+    if (!isIntersecting) continue;
+    wanted.unobserve(target);
+    target.drawMap();
+  }
+}
+
+// The head's map, as the large one would draw it.
+function drawSmall(button, picture, place, head) {
+  const cells = cellsOf(picture, place, head);
+  if (!cells) return button.classList.add("none");
+  const drawn = painted(cells);
+  drawn.setAttribute("aria-hidden", "true");
+  button.replaceChildren(drawn);
+}
 
 export function drawHeads(picture) {
   const about = picture.statistic(state.statistic);
   const grid = byId("grid");
   const { columns, scene } = picture;
-  const wide = columns.length <= 8;
-  grid.style.gridTemplateColumns = `max-content repeat(${columns.length}, minmax(${wide ? 30 : 13}px, ${wide ? 44 : 34}px))`;
+  const wide = columns.length <= 8, maps = state.grid === "maps";
+  choice(byId("grid-kind"), [["numbers", "numbers", "one number per head"], ["maps", "maps", "one small map per head: queries down, keys across"]], state.grid, (grid) => set({ grid }));
+  document.querySelector("main").classList.toggle("wide-heads", maps);
+  grid.classList.toggle("maps", maps);
+  if (maps) wanted = new IntersectionObserver(drawSeen);
+  grid.style.gridTemplateColumns = `max-content repeat(${columns.length}, minmax(${maps ? 44 : wide ? 30 : 13}px, ${maps ? 150 : wide ? 44 : 34}px))`;
   const scale = about ? even(about.low, about.high) : null;
-  const top = [make("span", { class: "name" }), ...columns.map((head) => make("span", { class: "name top", text: head }))];
+  const top = [make("span", { class: "name corner", text: "layer ↓ head →" }), ...columns.map((head) => make("span", { class: "name top", text: head }))];
   const lines = scene.layers.map((layer, place) =>
     make("div", { class: "line", role: "row" },
       make("span", { class: "name", role: "rowheader", text: picture.layerName(place) }),
@@ -22,7 +46,9 @@ export function drawHeads(picture) {
   grid.replaceChildren(...top, ...lines);
   const same = about && about.title === about.head_title && about.unit === about.head_unit;
   byId("formula").textContent = about ? `${about.formula}, in ${about.unit}${same ? "" : `; here: ${about.head_title}, in ${about.head_unit}`}` : "";
-  if (scale) drawLegend(byId("grid-legend"), scale);
+  const small = maps ? cellsOf(picture) : null;
+  if (small) drawLegend(byId("grid-legend"), small.scale, make("span", { text: small.scale.said }));
+  else if (scale) drawLegend(byId("grid-legend"), scale);
   readout(picture, state.layer, state.head);
 }
 
@@ -38,7 +64,10 @@ function cell(picture, place, head, about, scale, wide) {
     onpointerleave: () => readout(picture, state.layer, state.head),
     onkeydown: (event) => move(event, picture),
   });
-  if (value === null || !Number.isFinite(value)) button.className = "none";
+  if (state.grid === "maps") {
+    button.drawMap = () => drawSmall(button, picture, place, head);
+    wanted.observe(button);
+  } else if (value === null || !Number.isFinite(value)) button.className = "none";
   else {
     button.style.backgroundColor = css(scale.kind, scale.place(value));
     button.style.color = inkOn(scale.kind, scale.place(value));
@@ -96,13 +125,14 @@ export function drawLinks(picture) {
   const links = picture.scene.links.slice(0, 12);
   if (!links.length) return holder.replaceChildren();
   const hint = "two of each head at most; without links to self, first and special tokens";
-  holder.replaceChildren(make("h3", { text: "Strongest links", title: hint }), ...links.map((link) => linkButton(picture, link)));
+  const head = make("div", { class: "head", title: hint }, make("span", { text: "token and position ← what it looks at" }), make("span", { text: "weight" }), make("span", { text: picture.oneStack ? "layer.head" : "layer · head" }));
+  holder.replaceChildren(make("h3", { text: "Strongest links", title: hint }), head, ...links.map((link) => linkButton(picture, link)));
 }
 
 function linkButton(picture, link) {
   const [row, key] = [["query", link.row], ["key", link.key]].map(([side, slot]) => picture.axis(link.layer, side).text[slot]);
   return make("button", { type: "button", onclick: () => set({ layer: link.layer, head: link.head, row: link.row, key: link.key }) },
-    make("span", { class: "pair" }, make("bdi", { text: tag(row, 24) }), make("span", { class: "arrow", text: " ← " }), make("bdi", { text: tag(key, 24) })),
+    make("span", { class: "pair" }, make("bdi", { text: tag(row, 20) }), make("span", { class: "where", text: ` ${link.row}` }), make("span", { class: "arrow", text: " ← " }), make("bdi", { text: tag(key, 20) }), make("span", { class: "where", text: ` ${link.key}` })),
     make("span", { text: number(link.weight) }),
     make("span", { class: "where", text: picture.headName(link.layer, link.head) }));
 }

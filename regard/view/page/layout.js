@@ -12,7 +12,7 @@ export function layoutOf(picture, cells, width, context) {
   context.font = font;
   const widest = (side, most) => {
     const texts = picture.axis(state.layer, side).text.slice(0, 400);
-    const longest = Math.max(side === "query" ? 40 : 18, ...texts.map((text) => context.measureText(tag(text, 24)).width));
+    const longest = Math.max(side === "query" ? 44 : 36, ...texts.map((text) => context.measureText(tag(text, 24)).width));
     return Math.min(most, longest) + 12;
   };
   const bar = cells.mass ? 26 : 0;

@@ -2,6 +2,7 @@
 
 import { loadTables } from "./colour.js";
 import { drawThumbnails } from "./compare.js";
+import { drawLines, hintLines } from "./lines.js";
 import { byId, choice, make } from "./dom.js";
 import { drawHeads, drawLinks, drawStatistics, markHead } from "./heads.js";
 import { current, drawMap, fit, isZoomed, pan, redraw, reveal, slotsAt, zoom } from "./map.js";
@@ -45,6 +46,8 @@ function checked(wanted) {
   if (!of.weightings().includes(next.of)) next.of = of.weightings()[0] || "";
   for (const each of pictures) each.weighBy(next.of);
   if (!["log", "power", "lift"].includes(next.scale)) next.scale = "log";
+  if (!["numbers", "maps"].includes(next.grid)) next.grid = "numbers";
+  if (!["matrix", "lines"].includes(next.shape)) next.shape = "matrix";
   if (of.scene.layers.length) {
     if (next.row !== null && next.row >= of.axis(next.layer, "query").length) next.row = null;
     if (next.key !== null && next.key >= of.axis(next.layer, "key").length) next.key = null;
@@ -70,6 +73,18 @@ function drawFrame(given) {
   }
 }
 
+// The head as a matrix, or as lines between two columns.
+function drawShape() {
+  const lines = state.shape === "lines" && !picture().scene.signed;
+  byId("shape").hidden = picture().scene.signed;
+  choice(byId("shape"), [["matrix", "matrix", "a cell per pair"], ["lines", "lines", "a line per link, several heads at once"]], state.shape, (shape) => set({ shape }));
+  byId("lines").hidden = !lines;
+  for (const id of ["frame", "map-legend", "map-said"]) byId(id).hidden = lines;
+  document.querySelector("#map .controls").hidden = lines;
+  drawLines(picture(), lines);
+  if (!lines) redraw();
+}
+
 const drawViews = () => choice(byId("views"), names.map((name, view) => [view, name, name]), state.view, (view) => set({ view }));
 
 function notice(text) {
@@ -82,6 +97,7 @@ function drawAll(keepView = false) {
   drawHeads(picture());
   drawLinks(picture());
   drawMap(picture(), keepView);
+  drawShape();
   drawHead(picture());
   drawStrips(picture());
   drawRow(picture());
@@ -96,9 +112,11 @@ function update(changed) {
     return drawAll(true);
   }
   if (any("layer", "head", "of")) Object.assign(state, checked({}));
-  if (any("statistic")) drawHeads(picture());
+  if (any("statistic", "grid") || (state.grid === "maps" && any("of", "which", "scale", "hide", "special"))) drawHeads(picture());
   if (any("layer", "head")) markHead(picture());
   if (any("layer", "head", "of", "which", "scale", "hide", "special")) drawMap(picture(), !any("layer"));
+  if (any("layer", "head", "of", "shape", "lines")) drawShape();
+  else if (any("row", "hoverRow", "key", "hoverKey")) hintLines();
   if (any("layer", "head")) drawHead(picture());
   if (any("row", "key") && !any("layer", "head")) reveal(state.row, state.key);
   else if (any("statistic", "hoverRow", "hoverKey", "row", "key")) redraw();

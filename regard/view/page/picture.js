@@ -67,6 +67,11 @@ export class Picture {
     return reference ? this.#part(reference, place, head) : null;
   }
 
+  // All numbers of an array, or null where there is none.
+  whole(reference) {
+    return reference ? whole(this.buffers, reference) : null;
+  }
+
   positions(place, side) {
     return this.#once(`positions ${this.layer(place)[side]}`, () => whole(this.buffers, this.axis(place, side).positions));
   }

@@ -1,12 +1,13 @@
 // The text itself: tokens coloured by where the shown row looks (else by what they receive), and its links as arcs.
 // Patches of an image are drawn as the grid they form.
 
-import { css, even, inkOn, transform } from "./colour.js";
+import { css, even, inkOn, transform, veil } from "./colour.js";
 import { byId, make, makeSvg } from "./dom.js";
+import { pictureUnder, soundOver } from "./media.js";
 import { set, shownKey, shownRow, state } from "./state.js";
 import { percent, tag } from "./words.js";
 
-const MOST_TOKENS = 1200;
+const MOST_TOKENS = 1200, MOST_FRAMES = 3000;
 
 let drawn = null; // {query, key: {button of slot, first slot, element}, windows}
 
@@ -31,13 +32,16 @@ export function stripsFit(picture) {
 function strip(picture, side, role, same) {
   const axis = picture.axis(state.layer, side), buttons = new Map();
   const selected = side === "key" && !same ? state.key : state.row;
-  const begin = axis.length > MOST_TOKENS ? Math.max(0, Math.min(axis.length - MOST_TOKENS, (selected || 0) - MOST_TOKENS / 2)) : 0;
-  const end = Math.min(axis.length, begin + MOST_TOKENS);
+  const most = axis.kind === "frames" ? MOST_FRAMES : MOST_TOKENS;
+  const begin = axis.length > most ? Math.max(0, Math.min(axis.length - most, (selected || 0) - most / 2)) : 0;
+  const end = Math.min(axis.length, begin + most);
   const special = new Set(axis.special), padding = new Set(axis.padding);
   for (let slot = begin; slot < end; slot++) {
-    buttons.set(slot, token(axis, slot, `token${special.has(slot) ? " special" : ""}${padding.has(slot) ? " padding" : ""}`, side, same));
+    const made = axis.prompt !== null && slot >= axis.prompt;
+    buttons.set(slot, token(axis, slot, `token${special.has(slot) ? " special" : ""}${padding.has(slot) ? " padding" : ""}${made ? " made" : ""}`, side, same));
   }
-  const inner = axis.kind === "patches" && axis.grid ? patches(axis, buttons) : flow(axis, buttons, begin, end);
+  const inner = axis.kind === "patches" && axis.grid ? patches(picture, axis, buttons) : flow(picture, axis, buttons, begin, end);
+  walkable(inner, buttons);
   const label = role ? make("span", { class: "role", text: role }) : null;
   return { element: make("div", { class: role ? "strip one-of-two" : "strip" }, label, inner), inner, buttons };
 }
@@ -52,25 +56,45 @@ function token(axis, slot, kind, side, same) {
   });
 }
 
-function flow(axis, buttons, begin, end) {
+// One stop for the Tab key; arrows walk from token to token.
+function walkable(inner, buttons) {
+  const all = [...buttons.values()];
+  all.forEach((button, nth) => (button.tabIndex = nth ? -1 : 0));
+  inner.addEventListener("keydown", (event) => {
+    const step = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 }[event.key];
+    const next = step && all[all.indexOf(document.activeElement) + step];
+    if (!next) return;
+    event.preventDefault();
+    document.activeElement.tabIndex = -1;
+    next.tabIndex = 0;
+    next.focus();
+  });
+}
+
+function flow(picture, axis, buttons, begin, end) {
   const inner = make("div", { class: "flow" });
+  if (axis.kind === "frames") {
+    inner.classList.add("frames");
+    inner.append(...(axis.seconds ? soundOver(picture, axis) : []), make("div", { class: "line" }, ...buttons.values()));
+    return inner;
+  }
   if (begin > 0) inner.append(make("span", { class: "role", text: `… ${begin} tokens before` }));
   for (const [slot, button] of buttons) {
-    button.textContent = axis.kind === "frames" ? "" : axis.text[slot] || "∅";
-    if (axis.kind === "frames" && slot % 100 === 0) inner.append(make("span", { class: "role", text: axis.text[slot] }));
+    button.textContent = axis.text[slot] || "∅";
+    if (slot === axis.prompt) inner.append(make("span", { class: "role made", text: "generated" }));
     inner.append(button, ...(axis.text[slot].endsWith("↵") ? [make("br")] : [make("wbr")]));
   }
-  if (axis.kind === "frames") inner.classList.add("frames");
   if (end < axis.length) inner.append(make("span", { class: "role", text: `${axis.length - end} tokens after …` }));
   return inner;
 }
 
-function patches(axis, buttons) {
+function patches(picture, axis, buttons) {
   const [rows, columns] = axis.grid, others = make("div", { class: "others" }), square = make("div", { class: "square" });
   const lead = axis.length - rows * columns;
-  const side = Math.max(8, Math.min(30, Math.floor(232 / rows)));
+  const side = Math.max(8, Math.min(34, Math.floor(300 / rows)));
   square.style.gridTemplateColumns = `repeat(${columns}, ${side}px)`;
   square.style.gridAutoRows = `${side}px`;
+  pictureUnder(picture, axis, square);
   for (const [slot, button] of buttons) {
     if (slot < lead) {
       button.textContent = tag(axis.text[slot], 12);
@@ -102,7 +126,8 @@ function paint(button, about, slot) {
   const value = about.value(slot);
   const place = value === null ? null : about.scale.place(value, about.allowed);
   const plain = place === null || (place < 0.02 && about.scale.kind === "sequential" && !button.classList.contains("patch"));
-  button.style.backgroundColor = plain ? "" : css(about.scale.kind, place);
+  const over = button.parentElement.classList.contains("pictured");
+  button.style.backgroundColor = plain ? "" : over ? veil(about.scale.kind, place) : css(about.scale.kind, place);
   button.style.color = plain ? "" : inkOn(about.scale.kind, place);
 }
 

@@ -10,7 +10,7 @@ from regard.errors import UserError
 
 def writable(path: Path, formats: tuple[str, ...]) -> Path:
     """A file that can be written, its format told by its extension. Raises UserError before any work is done."""
-    if path.suffix not in formats:
+    if path.suffix.lower() not in formats:
         raise UserError(f"cannot tell what to write to {path}: its name must end in {', '.join(formats)}")
     try:
         if not path.parent.is_dir():
@@ -40,10 +40,18 @@ def _is_number(word: str) -> bool:
     return word.isascii() and word.isdigit() and len(word) < 6
 
 
-def layer_head(given: str | None) -> tuple[int, int] | None:
-    if given is None:
-        return None
-    layer, _, head = given.partition(".")
-    if not _is_number(layer) or not _is_number(head):
-        raise UserError(f"--head takes layer.head such as 3.1, not {given!r}")
-    return int(layer), int(head)
+def layer_heads(given: str | None) -> list[tuple[int, int]]:
+    """Heads as layer.head, several with commas between them; none where the option was not given."""
+    found = []
+    for part in [] if given is None else given.split(","):
+        layer, _, head = part.strip().partition(".")
+        if not _is_number(layer) or not _is_number(head):
+            raise UserError(f"--head takes layer.head such as 3.1, not {part!r}")
+        found.append((int(layer), int(head)))
+    return list(dict.fromkeys(found))
+
+
+def one_of(given: str, known: tuple[str, ...], option: str) -> str:
+    if given not in known:
+        raise UserError(f"{option} is one of {', '.join(known)}, not {given!r}")
+    return given

@@ -1,0 +1,146 @@
+"""`regard see`."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from regard.cli.arguments import layer_heads, numbers_in, one_of, writable
+from regard.cli.asked import Asked, Fresh, Saved, asked
+from regard.cli.files import FORMATS, SHAPES, write
+from regard.cli.printing import as_text
+from regard.cli.reading import read_input
+from regard.cli.told import numbers, verbose_lines
+from regard.errors import UserError
+
+if TYPE_CHECKING:
+    from regard.seeing.trace import Trace
+
+
+def see(
+    model: Annotated[str | None, typer.Argument(help="Directory or hub name of a transformers model.")] = None,
+    given: Annotated[
+        str | None, typer.Argument(metavar="[INPUT]", help="A text, @file, - (standard input), an image or a wav file.")
+    ] = None,
+    other: Annotated[str | None, typer.Argument(help="A second input, model or Trace, to compare.")] = None,
+    layers: Annotated[str | None, typer.Option(help="Layers to watch, such as 0,3-5. Default: all.")] = None,
+    heads: Annotated[str | None, typer.Option(help="Heads to watch, such as 0,3-5. Default: all.")] = None,
+    stat: Annotated[str | None, typer.Option(help="Statistic that colours the heads, such as entropy.")] = None,
+    head: Annotated[str | None, typer.Option(help="Heads to draw, as layer.head,… Default: a telling one.")] = None,
+    words: Annotated[bool, typer.Option("--words", help="Whole words: pieces summed and averaged.")] = False,
+    shape: Annotated[str, typer.Option(help="What png and svg draw: heads, maps (of all heads) or lines.")] = "heads",
+    norm: Annotated[bool, typer.Option("--norm", help="Also weigh each link by the length of v_j W_O.")] = False,
+    resolution: Annotated[int, typer.Option(help="Cells along each side of the overview maps.")] = 128,
+    top: Annotated[int, typer.Option(help="Strongest links kept per row.")] = 8,
+    target: Annotated[str | None, typer.Option(help="Target text of an encoder-decoder.")] = None,
+    new_tokens: Annotated[int, typer.Option(help="Tokens to generate, watched, after the input.")] = 0,
+    truncate: Annotated[bool, typer.Option("--truncate", help="Cut a text at the model's last position.")] = False,
+    backend: Annotated[str, typer.Option(help="What computes the output: model, native, strips …")] = "model",
+    out: Annotated[
+        list[Path] | None,
+        typer.Option(help="File to write: html, png, svg, json, safetensors. Repeatable."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the numbers of all heads as JSON.")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", help="Say what computed what, and what was left out.")] = False,
+) -> None:
+    """Show what a model's attention looks at.
+
+    Without arguments: the embedded model on a sentence. A single argument with a space in it is an INPUT for the
+    embedded model. A Trace that --out wrote (*.safetensors) can be given as MODEL, to look at it again, and a second
+    one to compare with. MODEL is run offline where it is a directory or was downloaded before; otherwise its files are
+    fetched from the hub, once.
+    """
+    files = [writable(path, FORMATS) for path in out or ()]
+    wanted, where = asked(model, given, other), layer_heads(head)
+    one_of(shape, SHAPES, "--shape")
+    if not as_json:
+        from regard.view.extras import needed
+
+        needed("rich", "drawing in the terminal")
+    options: dict[str, Any] = {
+        "layers": numbers_in(layers, "--layers"),
+        "heads": numbers_in(heads, "--heads"),
+        "backend": backend,
+        "target": target,
+        "max_new_tokens": new_tokens,
+        "truncate": truncate,
+        "keep": "qk" if words else None,
+    }
+    traces = _traces(wanted, norm, resolution, top, options)
+    traces = [trace.words() for trace in traces] if words else traces
+    picked = [_checked(traces, head) for head in where]
+    for trace in traces if stat is not None else ():
+        trace.heads(stat or "")
+    written = [name for path in files for name in write(path, traces, stat, picked, shape)]
+    _show(traces, stat, picked[0] if picked else None, as_json, verbose)
+    for name in written:
+        print(name, file=sys.stderr if as_json else sys.stdout)
+
+
+def _checked(traces: list[Trace], head: tuple[int, int]) -> tuple[int, int]:
+    """A head that was asked for as (its layer's place, head). Raises UserError where it was not watched."""
+    indices = [layer.index for layer in traces[0].layers]
+    if head[0] not in indices:
+        there = ", ".join(str(index) for index in dict.fromkeys(indices))
+        raise UserError(f"layer {head[0]} of --head was not watched; watched: {there}")
+    place = indices.index(head[0])
+    for trace in traces:
+        if place >= len(trace.layers):
+            raise UserError(f"{trace.model} has no layer {head[0]} to compare; leave --head out")
+        trace.layers[place].head_place(head[1])
+    return place, head[1]
+
+
+def _traces(wanted: list[Asked], norm: bool, resolution: int, top: int, options: dict[str, Any]) -> list[Trace]:
+    from regard.seeing.trace import Trace
+
+    if resolution < 1 or top < 1:
+        raise UserError(f"--resolution and --top are at least 1, got {min(resolution, top)}; give a larger number")
+    if options["max_new_tokens"] < 0:
+        raise UserError(f"--new-tokens is at least 0, got {options['max_new_tokens']}; give a larger number")
+    fresh = [each for each in wanted if isinstance(each, Fresh)]
+    changed = norm or (resolution, top) != (128, 8) or any(options[name] not in (None, "model", 0) for name in options)
+    if not fresh and changed:
+        name = next(each.path for each in wanted if isinstance(each, Saved))
+        raise UserError(f"{name} is a saved Trace, which only --head, --stat and --out can show otherwise")
+    seen = iter(_seen(fresh, norm, resolution, top, options) if fresh else [])
+    return [Trace.load(each.path) if isinstance(each, Saved) else next(seen) for each in wanted]
+
+
+def _seen(fresh: list[Fresh], norm: bool, resolution: int, top: int, options: dict[str, Any]) -> list[Trace]:
+    """Run the models, each loaded once, quietly: of transformers only errors are heard."""
+    from huggingface_hub.utils import logging as hub_logging
+    from transformers.utils import logging
+
+    from regard.hf.load import load
+    from regard.hf.see import look
+    from regard.seeing.statistics import standard
+
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
+    hub_logging.set_verbosity_error()
+    warnings.simplefilter("ignore")
+    watch = list(standard(resolution, top))
+    watch += [s.norm() for s in watch if norm and s.name not in ("entropy", "span", "mass")]
+    read = {given: read_input(given, sys.stdin) for given in dict.fromkeys(each.given for each in fresh)}
+    loaded = {name: load(name) for name in dict.fromkeys(each.model for each in fresh)}
+    return [look(loaded[each.model], read[each.given], watch=watch, **options) for each in fresh]
+
+
+def _show(traces: list[Trace], stat: str | None, head: tuple[int, int] | None, as_json: bool, verbose: bool) -> None:
+    if as_json:
+        found = [numbers(trace) for trace in traces]
+        print(as_text(found[0] if len(found) == 1 else found))
+        return
+    from regard.view import terminal
+
+    place, number = (None, None) if head is None else head
+    for trace in traces:
+        terminal.show(trace, statistic=stat, layer=place, head=number)
+    if verbose:
+        for trace in traces:
+            print(verbose_lines(trace))
