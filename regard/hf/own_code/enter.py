@@ -12,10 +12,11 @@ import torch
 from torch import nn
 
 from regard.hf.own_code.flow import Followed
-from regard.hf.own_code.heads import by_head
+from regard.hf.own_code.heads import by_head, number_of_heads
 from regard.hf.own_code.mode import MULTI_HEAD, Reading
 from regard.hf.own_code.modules import own_code
 from regard.hf.own_code.places import Attended, reader_of
+from regard.hf.own_code.places.sampled import read_sampled
 from regard.hf.own_code.restate import Question, multi_head_question, question
 from regard.hf.own_code.seen import Doubt, Seen, made
 
@@ -57,6 +58,7 @@ class Second(threading.local):
             if not self.running:
                 self.mode.__exit__(None, None, None)
                 self.mode.flow.clear()
+                self.mode.levels.clear()
                 self.asked.clear()
 
     def _fused(self, owner: nn.Module, name: str, given: dict[str, Any]) -> None:
@@ -80,6 +82,13 @@ class Second(threading.local):
         if reader is not None and own:
             for found in reader(attended, own):
                 self.sink(found)
+            return
+        if self.mode.levels and len(own + waiting) == 1:
+            (followed,) = own + waiting
+            flow.all = [f for f in flow.all if f is not followed]
+            heads = number_of_heads(attended.module)
+            self.sink(read_sampled(attended, followed, list(self.mode.levels), heads))
+            self.mode.levels.clear()
             return
         number = 0
         for asked in self.asked.pop(id(attended.module), []):

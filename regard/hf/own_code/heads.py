@@ -39,7 +39,10 @@ def by_head(weights: Tensor, module: nn.Module) -> tuple[Tensor, str] | str:
             return f"its weights have {weights.shape[0]} rows of matrices, which {heads} heads do not divide"
         return weights.unflatten(0, (-1, heads)), f"[batch · {heads} heads, queries, keys]"
     if weights.ndim > 4:
-        weights = weights.flatten(0, weights.ndim - 4)
+        gathered = _four_axes(weights, module, heads)
+        if isinstance(gathered, str):
+            return gathered
+        weights = gathered
     if heads is None or weights.shape[1] == heads:
         said = "" if heads is None else f", {heads} heads as the module says"
         return weights, f"[batch, heads, queries, keys]{said}"
@@ -47,3 +50,19 @@ def by_head(weights: Tensor, module: nn.Module) -> tuple[Tensor, str] | str:
         return weights.transpose(0, 1), f"[heads, batch, queries, keys], {heads} heads as the module says"
     shape = re.sub(r"[()]", "", str(tuple(weights.shape)))
     return f"its weights are [{shape}], and none of the first two axes has the module's {heads} heads"
+
+
+# Which axis of five are the heads, where the class has as many groups of tokens as heads and shapes cannot tell.
+HEADS_AXIS = {"HieraMaskUnitAttention": 1, "ProphetNetNgramSelfAttention": 2}
+
+
+def _four_axes(weights: Tensor, module: nn.Module, heads: int | None) -> Tensor | str:
+    """Groups of tokens that attend apart (windows, streams) as further sequences of the batch, before the heads."""
+    leading = list(weights.shape[:-2])
+    axis = HEADS_AXIS.get(type(module).__name__)
+    if axis is None:
+        at = [n for n, size in enumerate(leading) if size == heads and n > 0]
+        if len(at) != 1:
+            return f"its weights are {list(weights.shape)}, and which axis is its {heads} heads cannot be told"
+        axis = at[0]
+    return weights.movedim(axis, -3).flatten(0, weights.ndim - 4)

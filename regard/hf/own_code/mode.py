@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from regard.hf.own_code.flow import Flow
+from regard.hf.own_code.places.sampled import Level
 
 SOFTMAX = frozenset({"aten::_softmax", "aten::softmax", "aten::_safe_softmax"})
 PRODUCTS = frozenset({"aten::bmm", "aten::mm", "aten::matmul"})
@@ -24,6 +25,7 @@ FUSED = frozenset(
 )
 EXPONENTIALS = frozenset({"aten::logsumexp", "aten::sub", "aten::exp"})  # softmax in three steps
 MULTI_HEAD = "aten::_native_multi_head_attention"
+SAMPLING = frozenset({"aten::grid_sampler", "aten::grid_sampler_2d"})
 DROPOUT = frozenset({"aten::native_dropout", "aten::dropout"})
 # Element-wise: what they return is the weights, changed.
 CHANGES = frozenset(
@@ -58,6 +60,7 @@ class Reading(TorchDispatchMode):
         self.flow = Flow()
         self.owner: nn.Module | None = None
         self.paused = False
+        self.levels: list[Level] = []  # feature maps sampled since the outermost attention module began
         self.fused = fused
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -73,6 +76,9 @@ class Reading(TorchDispatchMode):
         if name in FUSED or name == MULTI_HEAD:
             given = {argument.name: value for argument, value in zip(schema.arguments, args, strict=False)}
             self.fused(self.owner, name, given | kwargs)
+        elif name in SAMPLING:
+            height, width = args[0].shape[-2:]
+            self.levels.append(Level(args[1].detach(), height, width, tuple(args[2:5]) == (0, 0, False)))
         elif name in SOFTMAX:
             dim = args[1] if len(args) > 1 else kwargs["dim"]
             if args[0].ndim >= 2 and dim % args[0].ndim == args[0].ndim - 1:

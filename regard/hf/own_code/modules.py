@@ -11,7 +11,7 @@ from torch import nn
 
 ATTENTION = re.compile(r"Attention|Attn|MultiHead|Multihead")
 # They are called so and attend to nothing: norms, configurations of a layer, projections, pooling by a gate.
-NOT_ATTENTION = re.compile(r"(Output|Norm|Embeddings?|Bias|Projection|Config|Mask|Pooling2d|Gate)$")
+NOT_ATTENTION = re.compile(r"(Output|Norm|Embeddings?|Bias|Projection|Config|Mask|Pooling2d|Gate|Structure)$")
 INTERFACE = "ALL_ATTENTION_FUNCTIONS"
 
 

@@ -9,6 +9,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from regard.mechanism import WeightKind
+
 Form = Literal["made", "restated", "band", "blocks", "buckets", "neighbours", "sampled"]
 
 FORMS: dict[str, str] = {
@@ -30,7 +32,7 @@ class Seen:
     shape: (B, H, Tq, Tk). rows_of(a, b): exact weights [B, H, b - a, Tk] of query rows a to b, keys at their true
     positions; valid only while the sink runs, or as long as the Seen is kept. form: how the weights came about
     (FORMS). certain_of: the observations that make this tensor the attention. dropped: the probability with which
-    the module drops weights afterwards (training); the weights are those before.
+    the module drops weights afterwards (training); the weights are those before. kind: what a row of them is.
     """
 
     name: str
@@ -41,6 +43,7 @@ class Seen:
     form: Form
     certain_of: tuple[str, ...]
     dropped: float = 0.0
+    kind: WeightKind = "distribution"
 
     def strips(self, strip_bytes: int = 8 << 20) -> Iterator[tuple[slice, Tensor]]:
         """Row slices and their weights [B, H, rows, Tk] in turn, float32 or float64, each about strip_bytes large."""

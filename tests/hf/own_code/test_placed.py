@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from regard.hf.own_code.enter import watching
 from tests.hf.own_code.models import BIG_BIRD, LED_MODEL, LONGFORMER, Own, feed, reformer, seen_in
 from tests.hf.test_unchanged import assert_same_bits
 
@@ -115,3 +116,49 @@ def test_hashed_and_local_chunks(rounds: int, is_decoder: bool) -> None:
         assert torch.equal(torch.cat([w for _, w in seen[0].strips(5000)], 2), weights)
         if is_decoder:
             assert not weights.triu(1).any()
+
+
+def deformable() -> Any:
+    """A tiny module of deformable attention: 2 levels, 4 heads, 3 points."""
+    from transformers.models.deformable_detr.modeling_deformable_detr import (
+        DeformableDetrConfig,
+        DeformableDetrMultiscaleDeformableAttention,
+    )
+
+    torch.manual_seed(0)
+    config = DeformableDetrConfig(d_model=32, num_feature_levels=2, encoder_attention_heads=4)
+    module = DeformableDetrMultiscaleDeformableAttention(config, num_heads=4, n_points=3).eval()
+    for parameter in module.parameters():
+        torch.nn.init.normal_(parameter, std=0.4)
+    return torch.nn.ModuleDict({"attention": module})
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_deformable_attention_lies_where_it_samples(mode: Any) -> None:
+    model = deformable()
+    shapes = [(6, 5), (3, 4)]
+    states = torch.randn(2, 42, 32)
+    inputs = {
+        "hidden_states": torch.randn(2, 7, 32),
+        "encoder_hidden_states": states,
+        "reference_points": torch.rand(2, 7, 2, 2),
+        "spatial_shapes": torch.tensor(shapes),
+        "spatial_shapes_list": shapes,
+        "level_start_index": torch.tensor([0, 30]),
+    }
+    seen: list[Any] = []
+    attention = model["attention"]
+    with mode():
+        plain, shares = attention(**inputs)
+        with watching(model, seen.append):
+            output, _ = attention(**inputs)
+    assert torch.equal(plain, output)
+    (one,) = seen
+    assert one.name == "attention" and one.form == "sampled" and one.kind == "subunit"
+    weights = one.weights()
+    assert weights.shape == (2, 4, 7, 42)
+    assert (weights.sum(-1) <= shares.sum((-1, -2)).transpose(1, 2) + 1e-5).all()
+    with torch.no_grad():
+        values = by_head(attention.value_proj(states), 4)
+        assert_close(attention.output_proj(mixed(weights, values)), output)
+    assert torch.allclose(torch.cat([w for _, w in one.strips(5000)], 2), weights)
