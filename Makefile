@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/ready
 REAL := $(VENV)/real-weights
 
-.PHONY: setup see test check sanitize clean
+.PHONY: setup see test check models sanitize clean
 
 setup: $(READY)
 
@@ -33,6 +33,10 @@ check: setup
 
 test: check $(REAL)
 	$(BIN)/python -m pytest
+
+# Every family of transformers, built tiny, watched and compared; writes docs/models.md (about half an hour).
+models: setup
+	$(BIN)/python -m scripts.census
 
 # The native core with the address and undefined-behaviour sanitizers, under its own tests, and its kernels on several
 # threads under the thread sanitizer. Needs cmake and g++.

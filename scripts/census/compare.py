@@ -12,16 +12,18 @@ import torch
 from torch import Tensor, nn
 
 from regard.hf.attach import attach
-from regard.hf.calls import Unsupported
+from regard.hf.errors import Unsupported
 from regard.hf.own_code.enter import watching
 from regard.hf.own_code.modules import calls_interface, innermost, is_attention, own_code
 from regard.hf.own_code.refusals import reason_of
 from regard.hf.own_code.seen import Doubt, Seen
+from regard.seeing.statistics import Overview
 from scripts.census import reference
 from scripts.census.feeds import feeds
 from scripts.census.tiny import tiny
 
 BOUND = 1e-5
+FINE = 4096  # an overview in which a cell is one pair, at the lengths that are fed here
 
 
 @dataclass
@@ -71,8 +73,6 @@ def census_of(family: str, kind: Any) -> Row:
             continue
         try:
             _compare(model, inputs, row)
-        except Refused as error:
-            row.problem = f"refused: {error}"
         except Exception as error:
             row.problem = _said(error)
     return row
@@ -130,10 +130,6 @@ def _compare(model: Any, inputs: dict[str, Any], row: Row) -> None:
                 _hold(row, model, one.name, weights, truth, inputs)
 
 
-class Refused(Exception):
-    """The interface's seam refused the model, or one of its calls, by name."""
-
-
 def watched(model: Any, inputs: dict[str, Any]) -> tuple[Any, list[tuple[Seen, Tensor]], list[Doubt], Any, str]:
     """(output, seen in own code, doubts, (module name, weights) by the interface, why the interface was refused)."""
     seen: list[tuple[Seen, Tensor]] = []
@@ -145,25 +141,20 @@ def watched(model: Any, inputs: dict[str, Any]) -> tuple[Any, list[tuple[Seen, T
         else:
             seen.append((one, one.weights().clone()))
 
-    refused = ""
-    with ExitStack() as block:
-        block.enter_context(watching(model, sink))
-        trace = None
-        if any(calls_interface(kind) for kind in attention_kinds(model)):
-            try:
-                trace = block.enter_context(attach(model))
-            except Unsupported as error:
-                refused = str(error)
-        try:
+    refused, layers = "", []
+    try:
+        with watching(model, sink), attach(model, [Overview(resolution=FINE)]) as trace:
             output = model(**inputs)
-        except Unsupported as error:  # refused inside the forward: the same again without the interface's seam
-            raise Refused(str(error)) from None
-    by_interface = [] if trace is None else [(layer.name, traced(trace, layer)) for layer in trace.layers]
-    return output, seen, doubts, by_interface, refused
-
-
-def attention_kinds(model: nn.Module) -> set[Any]:
-    return {type(m) for m in model.modules() if is_attention(m)}
+        layers = [(layer.name, traced(trace, layer)) for layer in trace.layers]
+    except Unsupported as error:  # the same again without it, so that what the own code shows is still compared
+        refused = str(error)
+        seen.clear()
+        doubts.clear()
+        torch.manual_seed(2)
+        with watching(model, sink):
+            output = model(**inputs)
+    own = {one.name for one, _ in seen}
+    return output, seen, doubts, [(name, weights) for name, weights in layers if name not in own], refused
 
 
 @contextmanager

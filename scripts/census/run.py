@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import json
 import multiprocessing
-import os
-import sys
 import warnings
-from pathlib import Path
 from typing import Any
 
 
@@ -41,15 +38,3 @@ def run(families: list[str], every_class: bool, seconds: float) -> list[dict[str
         for row in found:
             print(json.dumps(row), flush=True)
     return rows
-
-
-if __name__ == "__main__":
-    os.environ["HF_HUB_OFFLINE"] = "1"
-    os.environ["TRANSFORMERS_VERBOSITY"] = "critical"
-    import torch
-
-    import scripts.census.compare  # noqa: F401 (loaded once, before the processes of families are forked)
-
-    torch.set_num_threads(1)
-    names = sys.argv[2:]
-    Path(sys.argv[1]).write_text(json.dumps(run(names, False, 120.0)), encoding="utf-8")

@@ -9,7 +9,8 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from transformers import Cache
 
 from regard.hf.own_code.flow import Followed
 from regard.hf.own_code.heads import by_head, number_of_heads
@@ -90,33 +91,51 @@ class Second(threading.local):
             self.sink(read_sampled(attended, followed, list(self.mode.levels), heads))
             self.mode.levels.clear()
             return
+        self._number([_restated(attended, asked) for asked in self.asked.pop(id(attended.module), [])], attended)
+        self._number([_read(attended, followed) for followed in own], attended)
+
+    def _number(self, found: list[Seen | Doubt], attended: Attended) -> None:
+        """Give the sink what was found, the attentions counted."""
         number = 0
-        for asked in self.asked.pop(id(attended.module), []):
-            self.sink(_restated(attended, number, asked))
-            number += 1
-        for followed in own:
-            found = _read(attended, number, followed)
-            number += isinstance(found, Seen)
-            self.sink(found)
+        for one in found:
+            if isinstance(one, Seen):
+                one = replace(one, number=number, cached=cached_keys(attended, one.shape[3]))
+                number += 1
+            self.sink(one)
 
 
-def _restated(attended: Attended, number: int, asked: Question | str) -> Seen | Doubt:
+def cached_keys(attended: Attended, count: int) -> Tensor | None:
+    """The keys [B, G, Tk, D] of the cache that a module was called with, if it has as many as the attention."""
+    index = getattr(attended.module, "layer_idx", None)
+    for cache in (*attended.args, *attended.kwargs.values()):
+        cache = getattr(cache, "self_attention_cache", cache)
+        layers = getattr(cache, "layers", [])
+        if isinstance(cache, Cache) and isinstance(index, int) and index < len(layers):
+            keys = getattr(layers[index], "keys", None)
+            if isinstance(keys, Tensor) and keys.ndim == 4 and keys.shape[2] == count:
+                return keys
+    return None
+
+
+def _restated(attended: Attended, asked: Question | str) -> Seen | Doubt:
+    name, module = attended.name, attended.module
     if isinstance(asked, str):
-        return Doubt(attended.name, attended.module, asked)
+        return Doubt(name, module, asked)
     certain = ("torch's fused attention, called by this module", "[batch, heads, queries, keys]")
-    return Seen(attended.name, attended.module, number, asked.shape, asked.rows_of, "restated", certain, asked.dropped)
+    return Seen(name, module, 0, asked.shape, asked.rows_of, "restated", certain, asked.dropped)
 
 
-def _read(attended: Attended, number: int, followed: Followed) -> Seen | Doubt:
+def _read(attended: Attended, followed: Followed) -> Seen | Doubt:
+    name, module = attended.name, attended.module
     if followed.used is None or followed.unclear is not None:
         reason = followed.unclear or "a softmax over its last axis is not summed over that axis with values"
-        return Doubt(attended.name, attended.module, reason)
-    found = by_head(followed.used.detach(), attended.module)
+        return Doubt(name, module, reason)
+    found = by_head(followed.used.detach(), module)
     if isinstance(found, str):
-        return Doubt(attended.name, attended.module, found)
+        return Doubt(name, module, found)
     weights, axes = found
     certain = ("a softmax over the last axis", "summed over that axis in a product", axes)
-    return made(attended.name, attended.module, number, weights, certain, followed.dropped)
+    return made(name, module, 0, weights, certain, followed.dropped)
 
 
 @contextmanager
@@ -128,11 +147,20 @@ def watching(model: nn.Module, sink: Sink) -> Iterator[dict[str, nn.Module]]:
     """
     modules = own_code(model)
     second = Second({id(m): name for name, m in modules.items()}, sink)
+
+    # plain functions: a deep copy of the model does not copy what they know, and they do nothing in a copy
+    @torch.compiler.disable
+    def before(module: nn.Module, args: Any, kwargs: Any) -> None:
+        if id(module) in second.names:
+            second.enters(module, args, kwargs)
+
+    @torch.compiler.disable
+    def after(module: nn.Module, args: Any, output: Any) -> None:
+        if id(module) in second.names:
+            second.leaves(module, args, output)
+
     with ExitStack() as leaving:
         for module in modules.values():
-            for handle in (
-                module.register_forward_pre_hook(second.enters, with_kwargs=True, prepend=True),
-                module.register_forward_hook(second.leaves, always_call=True),
-            ):
-                leaving.callback(handle.remove)
+            leaving.callback(module.register_forward_pre_hook(before, with_kwargs=True, prepend=True).remove)
+            leaving.callback(module.register_forward_hook(after, always_call=True).remove)
         yield modules

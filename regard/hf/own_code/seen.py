@@ -28,11 +28,12 @@ FORMS: dict[str, str] = {
 class Seen:
     """One attention that a module computed in its own code.
 
-    name: the module's dotted name; number: how many attentions this module made before in the same call of it.
+    name: the module's dotted name. number: how many attentions this module made before in the same call of it.
     shape: (B, H, Tq, Tk). rows_of(a, b): exact weights [B, H, b - a, Tk] of query rows a to b, keys at their true
-    positions; valid only while the sink runs, or as long as the Seen is kept. form: how the weights came about
-    (FORMS). certain_of: the observations that make this tensor the attention. dropped: the probability with which
-    the module drops weights afterwards (training); the weights are those before. kind: what a row of them is.
+    positions. form: how the weights came about (FORMS). certain_of: the observations that make this tensor the
+    attention. dropped: the probability with which the module drops weights afterwards (training); the weights are
+    those before. kind: what a row of them is. cached: the keys [B, G, Tk, D] of the cache that the module was called
+    with, to know it again by, or None.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Seen:
     certain_of: tuple[str, ...]
     dropped: float = 0.0
     kind: WeightKind = "distribution"
+    cached: Tensor | None = None
 
     def strips(self, strip_bytes: int = 8 << 20) -> Iterator[tuple[slice, Tensor]]:
         """Row slices and their weights [B, H, rows, Tk] in turn, float32 or float64, each about strip_bytes large."""
