@@ -64,8 +64,11 @@ class Watch:
     """What to reduce in one pass. key_scale c: float32 [B,H,Tk] multiplies each weight, or None.
 
     counted: bool [B,Tq]: rows that are not padding; other rows are treated as seeing nothing. None counts all.
+
+    compiled: what backends made of it, by their own keys; a watch serves all layers of a step.
     """
 
     statistics: tuple[CoreStatistic, ...]
     key_scale: Tensor | None = None
     counted: Tensor | None = None
+    compiled: dict[Any, Any] = field(default_factory=dict, init=False, repr=False)

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
 from regard import core
-from regard.core.layout import Packed, Paged
+from regard.core.layout import Paged
 from regard.run.native import decode
 from regard.run.native.compiled import compiled, empty_like_rows
-from regard.run.native.views import Views, unit_stride
+from regard.run.native.watched import compiled_watch
 from regard.run.output import Output
-
-NO_CELL = (0, 0, 0)
 
 
 def walk(plan: core.Plan, watch: core.Watch | None, output: bool) -> Output:
@@ -42,13 +38,12 @@ def _plain(plan: core.Plan, output: bool) -> Output:
 
 def _watched(plan: core.Plan, watch: core.Watch, output: bool) -> Output:
     """As `_plain`, with results for every watched record."""
-    views, record = Views(), compiled(plan, output)
-    raw = views.native.Call(record.raw)
-    statistics = _add_watch(raw, views, plan, watch)
+    record = compiled_watch(plan, watch, output)
+    results = record.results()
     out, row_max, row_log_sum = _results(plan, output)
     addresses = [t.data_ptr() if t is not None else 0 for t in (plan.q, plan.k, plan.v, out, row_max, row_log_sum)]
-    raw.again(addresses, torch.get_num_threads())
-    return Output(out, row_max, row_log_sum, statistics)
+    record.raw.watch(addresses, results.addresses, torch.get_num_threads())
+    return Output(out, row_max, row_log_sum, results.statistics)
 
 
 def _decoded(plan: core.Plan, watch: core.Watch | None, rows: decode.Rows) -> Output:
@@ -78,60 +73,3 @@ def _results(plan: core.Plan, output: bool) -> tuple[Tensor | None, Tensor, Tens
     out = empty_like_rows(plan.q, 0 if plan.v is None else plan.v.shape[3]) if output else None
     rows = torch.empty((2, batch, heads, queries), device="cpu")
     return out, rows[0], rows[1]
-
-
-def _add_watch(raw: Any, views: Views, plan: core.Plan, watch: core.Watch) -> tuple[Tensor | tuple[Tensor, ...], ...]:
-    """Result tensors of every watched record, made known to the call."""
-    batch, heads, queries, _ = plan.q.shape
-    if watch.key_scale is not None:
-        raw.key_scale = views.floats(watch.key_scale, batch, heads, plan.num_keys)
-    if watch.counted is not None:
-        raw.counted = views.view(watch.counted.to(torch.bool).expand(batch, queries))
-    return tuple(_add_statistic(raw, views, plan, record) for record in watch.statistics)
-
-
-def _add_statistic(raw: Any, views: Views, plan: core.Plan, wanted: core.CoreStatistic) -> Tensor | tuple[Tensor, ...]:
-    batch, heads, queries, _ = plan.q.shape
-    keys, rows = plan.num_keys, (batch, heads, queries)
-    nothing = views.nothing
-
-    def zeros(*shape: int, dtype: torch.dtype = torch.float64) -> Tensor:
-        return torch.zeros(shape, dtype=dtype, device="cpu")
-
-    def empty(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
-        return torch.empty(shape, dtype=dtype, device="cpu")
-
-    def add(kind: int, result: Tensor, size: int = 0, first: Any = nothing, second: Any = nothing) -> Tensor:
-        raw.statistic(kind, size, NO_CELL, first, second, views.view(result), nothing)
-        return result
-
-    def labels(tensor: Tensor, length: int) -> Any:
-        return views.view(unit_stride(tensor.to(torch.int32)).expand(batch, length))
-
-    match wanted:
-        case core.RowEntropy():
-            return add(0, empty(*rows))
-        case core.RowMax():
-            return add(1, empty(*rows))
-        case core.RowSum():
-            return add(2, empty(*rows), first=views.floats(unit_stride(wanted.feature), batch, keys))
-        case core.RowMatch():
-            own, other = labels(wanted.query_labels, queries), labels(wanted.key_labels, keys)
-            return add(3, empty(*rows), first=own, second=other)
-        case core.RowDistance():
-            return add(4, empty(*rows))
-        case core.ColumnMass():
-            return add(6, zeros(batch, heads, keys))
-        case core.DistanceHistogram():
-            histograms = plan.layout.num_documents if isinstance(plan.layout, Packed) else batch
-            return add(7, zeros(histograms, heads, wanted.bins), size=wanted.bins)
-        case core.TopK():
-            weights, top = empty(*rows, wanted.k), empty(*rows, wanted.k, dtype=torch.int32)
-            raw.statistic(5, wanted.k, NO_CELL, nothing, nothing, views.view(weights), views.view(top))
-            return weights, top
-        case core.Pool():
-            shape = (batch, heads, *wanted.cells(queries, keys))
-            total, most = zeros(*shape), zeros(*shape, dtype=torch.float32)
-            cell = (wanted.query_shift, wanted.key_shift, wanted.query_offset)
-            raw.statistic(8, 0, cell, nothing, nothing, views.view(total), views.view(most))
-            return total, most

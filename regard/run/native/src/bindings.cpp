@@ -59,6 +59,17 @@ void run_again(const OwnedCall& like, const std::array<uintptr_t, 6>& addresses,
   run_forward(call, threads);
 }
 
+// The same with statistics: addresses of the results of each, two apiece (0 where there is no second).
+void watch_again(const OwnedCall& like, const std::array<uintptr_t, 6>& addresses, const std::vector<uintptr_t>& results,
+                 int threads) {
+  OwnedCall call = like;
+  for (size_t i = 0; i < call.statistic_list.size(); ++i) {
+    call.statistic_list[i].result.address = results[2 * i];
+    call.statistic_list[i].second_result.address = results[2 * i + 1];
+  }
+  run_again(call, addresses, threads);
+}
+
 void decode_again(const Decode& like, const std::array<uintptr_t, 6>& addresses, int threads) {
   Decode call = like;
   View* views[] = {&call.q, &call.key_pages, &call.value_pages, &call.out, &call.row_max, &call.row_log_sum};
@@ -113,6 +124,7 @@ NB_MODULE(_core, m) {
       .def_rw("grad_v", &OwnedCall::grad_v)
       .def("forward", &run_forward, "threads"_a)
       .def("again", &run_again, "addresses"_a, "threads"_a)
+      .def("watch", &watch_again, "addresses"_a, "results"_a, "threads"_a)
       .def("documents",
            [](OwnedCall& call, std::vector<int64_t> cu_query, std::vector<int64_t> cu_key, std::vector<int64_t> walked) {
              call.documents = {std::move(cu_query), std::move(cu_key), std::move(walked)};
