@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
 
 from regard.hf import watcher
 from regard.hf.attach import attach
+from regard.inputs import Inputs
+from regard.mechanism import Mechanism
 from regard.parts.scores import Dot, Softcap
 from regard.run import native
-from regard.seeing.kept import Kept
 from regard.seeing.statistics import Entropy, Maximum, Overview, Received, TopK
+from regard.seeing.watching import Watching
 from tests.hf.models import BY_NAME, feed
 
 NAMES = ["gpt2", "llama", "mistral", "gemma2", "gpt_oss", "bert", "modernbert"]
 
 
-def truth(kept: Kept) -> tuple[Tensor, Tensor]:
+def truth(mechanism: Mechanism, x: Inputs) -> tuple[Tensor, Tensor]:
     """(weights, σ) in float64, densely, from the queries and keys that the layer had."""
-    ((_, _, mechanism, x),) = kept.calls
     q, k = x.q.double(), x.k.double().repeat_interleave(x.q.shape[1] // x.k.shape[1], 1)
     dot, *rest = mechanism.score
     assert isinstance(dot, Dot) and x.allowed is not None
@@ -48,11 +51,18 @@ def test_peaked_weights_stay_within_the_bound(
     case = BY_NAME[name]
     model = case.build(std=std)
     watch = [Overview(), Entropy(), Maximum(), Received(), TopK()]
-    with torch.no_grad(), attach(model, watch, keep="qk") as trace:
+    calls: list[tuple[Mechanism, Inputs]] = []
+    absorb = Watching.absorb
+
+    def noted(self: Watching, mechanism: Mechanism, x: Inputs, *more: Any) -> Tensor | None:
+        calls.append((mechanism, x))
+        return absorb(self, mechanism, x, *more)
+
+    monkeypatch.setattr(Watching, "absorb", noted)
+    with torch.no_grad(), attach(model, watch) as trace:
         model(**feed(case, length=33))
-    for layer in trace.layers:
-        assert layer.rectangle is not None
-        exact, sigma = truth(layer.rectangle.__self__)  # type: ignore[attr-defined]
+    for layer, call in zip(trace.layers, calls, strict=True):
+        exact, sigma = truth(*call)
         bound = 1e-6 + 2.4e-7 * sigma * exact
         found = layer.results
         assert ((found["overview"]["max"] - exact).abs() <= bound).all()

@@ -93,7 +93,8 @@ def _add(raw: Any, views: Views, plan: core.Plan, record: core.CoreStatistic) ->
     batch, heads, queries, _ = plan.q.shape
     keys, rows = plan.num_keys, (batch, heads, queries)
     first = second = views.nothing
-    kind, size, cell, wanted = 0, 0, NO_CELL, (Wanted(rows),)
+    wanted: tuple[Wanted, ...] = (Wanted(rows),)
+    kind, size, cell = 0, 0, NO_CELL
     match record:
         case core.RowEntropy():
             kind = 0
