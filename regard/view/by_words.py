@@ -123,7 +123,7 @@ def _layer(
         if reason is not None:
             made.undefined[statistic.label] = reason
             continue
-        results = statistic.finish(statistic.absorb(statistic.start(view), block, view), view)
+        results = statistic.finish(statistic.of_block(block, view), view)
         made.results[statistic.label] = results
         made.summaries[statistic.label] = statistic.summary(results, view)
     return made

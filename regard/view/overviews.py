@@ -46,7 +46,7 @@ class SmallMaps:
             below = top + len(self.names) * self.side + 0.25
             page.legend(x + self.label, below, min(self.width, 2.6), table, ticks, said)
 
-    def _small(self, page: Page, place: int, head: int, x: float, y: float, side: float) -> tuple | None:  # type: ignore[type-arg]
+    def _small(self, page: Page, place: int, head: int, x: float, y: float, side: float) -> tuple | None:
         found = read.map_of(self.scene, place, head)
         if found is None or 0 in found.values.shape:
             return None
