@@ -40,12 +40,12 @@ class Growing:
 
     def whole(self, *sizes: int) -> Tensor:
         """A copy [B, H, *sizes] of the slots from 0 on; those that nothing was written to hold `fill`."""
-        found = self._storage.new_full((*self._storage.shape[:2], *sizes), self.fill)
+        whole = self._storage.new_full((*self._storage.shape[:2], *sizes), self.fill)
         stop = tuple(map(min, self.end, sizes))
         if all(b < s for b, s in zip(self.begin, stop, strict=True)):
             part = [slice(b, s) for b, s in zip(self.begin, stop, strict=True)]
-            found[(slice(None), slice(None), *part)] = self._cut(self.begin, stop)
-        return found
+            whole[(slice(None), slice(None), *part)] = self._cut(self.begin, stop)
+        return whole
 
     def join(self, other: Growing, how: Join) -> Growing:
         """This with what another holds added, as the larger of the two, or in place of what was there. In place."""

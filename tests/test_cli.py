@@ -99,8 +99,8 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
         return root / name
 
     saved("llama", tf.LlamaForCausalLM(tf.LlamaConfig(**LLAMA)))
-    bloom = tf.BloomConfig(vocab_size=2048, hidden_size=16, n_layer=1, n_head=2)
-    saved("bloom", tf.BloomForCausalLM(bloom))
+    fnet = tf.FNetConfig(vocab_size=2048, hidden_size=16, num_hidden_layers=1, intermediate_size=16)
+    saved("fnet", tf.FNetForMaskedLM(fnet))
     settings = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
     saved("vit", tf.ViTModel(tf.ViTConfig(**settings, image_size=20, patch_size=4)), tokenizer=False)
     tf.ViTImageProcessorPil(size={"height": 20, "width": 20}).save_pretrained(root / "vit")
@@ -172,7 +172,7 @@ def an_image(path: Path) -> Path:
         ("lacking", r"lack model.layers.1.self_attn.q_proj.weight \(1 in all\), which would be random; fetch"),
         ("poisoned", "layer model.layers.1.self_attn has NaN or infinite queries or keys; check the model's weights"),
         ("other shape", "the weights of .*other shape have other shapes than its config.json says; fetch both again"),
-        ("bloom", r"BloomForCausalLM \(bloom\) computes its attention inside its own code.*use a model that does"),
+        ("fnet", r"FNetForMaskedLM \(fnet\) has no attention that regard knows"),
     ],
 )
 def test_a_directory_that_is_no_whole_model(name: str, words: str, models: Path, run: Run) -> None:

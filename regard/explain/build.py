@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor
@@ -65,7 +66,7 @@ def explain(name: str, text: str = SENTENCE) -> Explanation:
     shown = _pattern_of(attention)
     if card_of is not None:
         return _made(made, shown, title=name.strip(), **_about(card_of))
-    return _made(made, shown, title=name.strip(), **_about_text(name.strip(), attention))
+    return _made(made, shown, title=name.strip(), **_about_text(name.strip(), made))
 
 
 def _meant(name: str) -> str | None:
@@ -99,7 +100,11 @@ def _of_card(card: Card, tokens: list[str]) -> Explanation:
     queries = len(tokens) if card.name in worked_example.OTHER_KEYS else PATTERN_TOKENS
     sizes = Sizes(1, heads, groups, queries, keys, WIDTH, WIDTH)
     shown = pattern(card.made(sizes), card.arrange(sizes.inputs(), sizes))
-    return _made(made, shown, title=card.name, **_about(card))
+
+    def grown(n: int) -> Attention:
+        return card.made(Sizes(1, heads, groups, n, n, WIDTH, WIDTH))
+
+    return _made(made, shown, grown, title=card.name, **_about(card))
 
 
 def _about(card: Card) -> dict[str, Any]:
@@ -110,8 +115,9 @@ def _about(card: Card) -> dict[str, Any]:
     return {**about, **known, "parameters": dict(card.parameters), "home": HOMES.get(card.name)}
 
 
-def _about_text(text: str, attention: Attention) -> dict[str, Any]:
-    counted = pairs(attention)
+def _about_text(text: str, made: Example) -> dict[str, Any]:
+    attention = made.attention
+    counted = pairs(attention, made.x)
     cost = "O(n² d)"
     if counted is not None:
         (short, few), (long, many) = counted[-2:]
@@ -165,7 +171,9 @@ def _refused(card: Card) -> Explanation:
     )
 
 
-def _made(made: Example, shown: Step | None, **about: Any) -> Explanation:
+def _made(
+    made: Example, shown: Step | None, grown: Callable[[int], Attention] | None = None, **about: Any
+) -> Explanation:
     try:
         joins = around.goes_on(made, about["family"])  # then every head is shown, so that they can be joined by hand
         done = work(made, joins)
@@ -175,7 +183,7 @@ def _made(made: Example, shown: Step | None, **about: Any) -> Explanation:
     return Explanation(
         **about,
         parts=_parts(made.attention),
-        pairs=pairs(made.attention),
+        pairs=pairs(made.attention, made.x, grown),
         pattern=shown,
         steps=[*_inputs_shown(made, joins), *done.steps, *on],
         tokens=made.tokens,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import singledispatch
 
 import torch
@@ -12,7 +13,7 @@ from regard.evaluate import prepared
 from regard.explain.record import Panel, Step
 from regard.explain.steps import cells
 from regard.inputs import Inputs, inputs
-from regard.mechanism import Mechanism
+from regard.mechanism import Mechanism, single
 from regard.parts.masks import And, Blocks, Documents, Not, Or, RandomBlocks
 from regard.parts.relative import Span
 from regard.protocol import Attention
@@ -74,22 +75,23 @@ def _numbers(size: int) -> list[str]:
     return [str(index) for index in range(size)]
 
 
-def pairs(attention: Attention) -> list[tuple[int, int]] | None:
-    """(n, pairs that n tokens read in one head) where the mask alone decides; None where content or tensors do."""
-    if not isinstance(attention, Mechanism) or _decided_elsewhere(attention):
+def pairs(
+    attention: Attention, x: Inputs, made: Callable[[int], Attention] | None = None
+) -> list[tuple[int, int]] | None:
+    """(n, pairs that n tokens read in one head) where the mask alone decides; None where content or tensors do.
+
+    x: inputs that the attention takes, of any length. made: the attention for n tokens, where its parameters follow n.
+    """
+    if not isinstance(attention, Mechanism) or _decided_elsewhere(attention, x):
         return None
-    return [(n, _visible(attention, n)) for n in LENGTHS]
+    return [(n, _visible(single(made(n), "pairs are counted") if made else attention, n)) for n in LENGTHS]
 
 
-def _decided_elsewhere(mechanism: Mechanism) -> bool:
+def _decided_elsewhere(mechanism: Mechanism, x: Inputs) -> bool:
     """Whether the mask holds tensors, or a prepare chooses among the keys or makes others of them."""
     if _held(mechanism.mask):
         return True
-    x = inputs(*(torch.ones(1, 2, 4, 4) for _ in range(3)))
-    try:
-        made = prepared(mechanism, x)
-    except ValueError:  # it takes other inputs than plain ones, and leaves the keys to the mask
-        return False
+    made = prepared(mechanism, x)
     return made.allowed is not None or made.key_axis == "slots" or made.k.shape[2] != x.k.shape[2]
 
 

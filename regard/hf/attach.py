@@ -14,6 +14,8 @@ from regard.hf.computing import Computing
 from regard.hf.engine import BACKENDS, unknown_backend
 from regard.hf.errors import Unsupported
 from regard.hf.layers import attention_modules
+from regard.hf.own_code.enter import watching
+from regard.hf.own_code.modules import own_code
 from regard.hf.seam import Handler, handling
 from regard.hf.watcher import Watcher
 from regard.mechanism import Mechanism
@@ -51,8 +53,9 @@ def attach(
     default all. tokenizer: gives token texts and special tokens. keep="qk" keeps queries and keys, so that
     `trace.weights` gives any exact rectangle later.
 
-    Raises Unsupported for models that do not go through the interface, and inside the block for calls that cannot be
-    watched exactly.
+    Models that compute attention in their own code are watched where they make their weights (regard/hf/own_code).
+
+    Raises Unsupported for models without attention, and inside the block for calls that cannot be watched exactly.
     """
     inner = checked(model)
     if mechanism is None and (swap_layers is not None or swap_heads is not None):
@@ -75,9 +78,10 @@ def attach(
     _check_layers(watcher, (*(layers or ()), *(swap_layers or ())))
     handler: Handler = watcher
     if mechanism is not None or backend != "model":
+        check_swappable(inner)
         where = [None if indices is None else frozenset(indices) for indices in (swap_layers, swap_heads)]
         handler = Computing(watcher, backend, _one_mechanism(mechanism), *where)
-    with handling(inner, handler):
+    with handling(inner, handler), watching(inner, watcher.own_code.sink):
         yield watcher.trace
         watcher.close()
 
@@ -138,12 +142,27 @@ def checked(model: nn.Module) -> PreTrainedModel:
     if inner is not model and getattr(getattr(model, "dynamo_ctx", None), "fullgraph", False):
         raise Unsupported("a model compiled with fullgraph=True leaves no room to watch; compile it without fullgraph")
     kind = inner.config.model_type
-    inside = [m for m in inner.modules() if isinstance(m, PreTrainedModel)]
-    if not any(type(m)._can_set_attn_implementation() for m in inside):
+    if inner is not model and hasattr(model, "_orig_mod") and own_code(inner):
         raise Unsupported(
-            f"{type(inner).__name__} ({kind}) computes its attention inside its own code, not through transformers' "
-            "attention interface, so there is nothing to attach to; use a model that does, such as GPT-2, Llama or BERT"
+            f"{type(inner).__name__} ({kind}) computes attention in its own code, which cannot be watched once it is "
+            "compiled; give the model that is not compiled"
         )
+    if not _on_interface(inner) and not own_code(inner):
+        raise Unsupported(f"{type(inner).__name__} ({kind}) has no attention that regard knows; see docs/models.md")
     if getattr(inner.config, "reorder_and_upcast_attn", False):
         raise Unsupported(f"{kind} with reorder_and_upcast_attn=True bypasses the attention interface; set it to False")
     return inner
+
+
+def _on_interface(model: PreTrainedModel) -> bool:
+    inside = [m for m in model.modules() if isinstance(m, PreTrainedModel)]
+    return any(type(m)._can_set_attn_implementation() for m in inside)
+
+
+def check_swappable(model: PreTrainedModel) -> None:
+    """Raise Unsupported for models whose attention is computed in their own code, which can be seen, not replaced."""
+    if not _on_interface(model):
+        raise Unsupported(
+            f"{type(model).__name__} ({model.config.model_type}) computes its attention inside its own code, not "
+            "through transformers' attention interface, so it can be watched but not computed another way"
+        )

@@ -73,6 +73,10 @@ class Axes:
         two = {name: passed.get(name) for name in PASSED}
         self._passed[id(module)] = {n: t if isinstance(t, Tensor) and t.ndim == 2 else None for n, t in two.items()}
 
+    def passed_ids(self, model: nn.Module) -> Tensor | None:
+        """The token ids [B,T] that a model was called with latest, or None where it was given none."""
+        return self._passed.get(id(model), {}).get("input_ids")
+
     def start(self, module: nn.Module, layer: LayerId, call: Call, forward: int) -> TokenAxis:
         """The axis on which a call's queries begin a sequence: that of its stack, if it has as many tokens."""
         batch, count = call.q.shape[0], call.q.shape[2]

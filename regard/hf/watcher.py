@@ -19,6 +19,7 @@ from regard.hf.engine import observers
 from regard.hf.errors import Unsupported
 from regard.hf.filling import fill
 from regard.hf.layers import LayerId, layer_ids, output_projection, value_norms
+from regard.hf.own_code.follow import OwnCode
 from regard.hf.seam import AttentionCall, Handler
 from regard.hf.sequences import HeadGroup, LayerState, Step, continues_unseen, inputs_of, within_seen
 from regard.mechanism import Mechanism, WeightKind
@@ -57,6 +58,7 @@ class Watcher(Handler):
         self.backend = backend
         self.axes = Axes(model, tokenizer)
         self.ids = layer_ids(model)
+        self.own_code = OwnCode(self)
         self.states: dict[tuple[int, int], LayerState] = {}  # by module, and by which of its calls in a forward
         self.called: set[int] = set()
         self.problems: list[str] = []
@@ -73,6 +75,7 @@ class Watcher(Handler):
             self._calls.clear()
             self._rows.clear()
         self.axes.note_inputs(model, args, kwargs)
+        self.own_code.note_masks(model, args, kwargs)
 
     def attend(self, call: AttentionCall) -> Tensor | None:
         """Absorb one call; the model's own function makes its output."""
@@ -229,7 +232,8 @@ class Watcher(Handler):
         """Finish the trace. Raises Unsupported if the model ran and none of its attention came by."""
         if self.forwards and not self.called:
             raise Unsupported(
-                f"{type(self.model).__name__} ran, but none of its attention went through transformers' interface"
+                f"{type(self.model).__name__} ran, and none of its attention could be seen"
+                + (f": {self.problems[0]}" if self.problems else "")
             )
         fill(self.trace, self)
         self.trace.refresh = None

@@ -172,7 +172,7 @@ class Documents(Combinable):
 
 @dataclass(frozen=True)
 class Every(Combinable):
-    """(p_i - p_j) mod step = 0: every step-th key (strided attention: Child 2019, section 4.2; dilation)."""
+    """(p_i - p_j) mod step = 0: every step-th key (strided attention: Child 2019, section 4.3; dilation)."""
 
     step: int
 
@@ -220,7 +220,7 @@ class Dilated(Combinable):
 
 @dataclass(frozen=True)
 class Summary(Combinable):
-    """p_j mod size >= size - count: the last `count` keys of each chunk (fixed attention: Child 2019, section 4.2)."""
+    """p_j mod size >= size - count: the last `count` keys of each chunk (fixed attention: Child 2019, section 4.3)."""
 
     size: int
     count: int

@@ -82,7 +82,7 @@ class RandomBlocks(Combinable):
 
 @dataclass(frozen=True, eq=False)
 class Blocks(Combinable):
-    """layout[h, p_i // size, p_j // size]: block-sparse attention (Child 2019, section 5.4).
+    """layout[h, p_i // size, p_j // size]: block-sparse attention (Child 2019, section 5.5).
 
     layout: bool [heads or 1, query blocks, key blocks]; positions beyond it see nothing.
     """

@@ -30,7 +30,7 @@ def _needs(scores: Tensor | None, part: str) -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class Dot:
-    """s_ij = c · q_i · k_j (Luong 2015, eq. 8; scaled, c = 1/√Dk: Vaswani 2017, eq. 1).
+    """s_ij = c · q_i · k_j (Luong 2015, section 3.1; scaled, c = 1/√Dk: Vaswani 2017, eq. 1).
 
     scale: a number, a tensor [heads], or None for 1/√Dk. Query heads share key-value heads in groups.
     """

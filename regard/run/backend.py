@@ -7,7 +7,7 @@ docs/backends.md. What is not limited is computed.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -176,7 +176,7 @@ class Choice:
 
     def over(self, q: Tensor, k: Tensor, v: Tensor | None) -> Choice:
         """The same call on other prepared tensors of the same shapes, types and device: per layer, per step."""
-        return replace(self, call=self.call.over(q, k, v))
+        return Choice(self.backend, self.passed_over, self.call.over(q, k, v))
 
 
 # ---- limits that several backends share -----------------------------------------------------------------------------

@@ -27,8 +27,11 @@ def wants_grad(plan: core.Plan) -> bool:
         return False
     if plan.q.requires_grad or plan.k.requires_grad or (plan.v is not None and plan.v.requires_grad):
         return True
-    parts = (*plan.terms, plan.softmax)
-    return any(isinstance(x, Tensor) and x.requires_grad for part in parts for x in vars(part).values())
+    for part in (*plan.terms, plan.softmax):
+        for value in vars(part).values():
+            if isinstance(value, Tensor) and value.requires_grad:
+                return True
+    return False
 
 
 def differentiable(name: str, walk: Walk, gradients: Gradients) -> Walk:

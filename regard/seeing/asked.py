@@ -44,7 +44,7 @@ def _asked(statistics: Sequence[Statistic], view: View, rows: slice) -> Asked:
     defined = tuple(s for s in statistics if reasons[s.label] is None)
     stated = [(s, records) for s in defined if (records := s.core(view, rows)) is not None]
     records, at = _without_repeats([group for _, group in stated])
-    fused = tuple((s, s.label, places) for (s, _), places in zip(stated, at, strict=True))
+    fused = tuple((s, s.label, indices) for (s, _), indices in zip(stated, at, strict=True))
     states_some = {label for _, label, _ in fused}
     return Asked(
         defined,

@@ -64,14 +64,14 @@ def _write(file: BinaryIO, tensors: Mapping[str, Tensor], metadata: dict[str, st
     said += b" " * (-len(said) % 8)
     head = len(said).to_bytes(8, "little") + said
     file.write(head)
-    found = zlib.crc32(head)
+    crc = zlib.crc32(head)
     for name in names:
         for piece in _pieces(tensors[name].detach()):
             content = (ctypes.c_ubyte * piece.nbytes).from_address(piece.data_ptr()) if piece.nbytes else b""
             file.write(content)
-            found = found if name.startswith(STORE) else zlib.crc32(content, found)
+            crc = crc if name.startswith(STORE) else zlib.crc32(content, crc)
     file.seek(0)
-    file.write(head.replace(_quoted(NO_CHECKSUM), _quoted(f"{found:08x}"), 1))
+    file.write(head.replace(_quoted(NO_CHECKSUM), _quoted(f"{crc:08x}"), 1))
 
 
 def _pieces(tensor: Tensor) -> Iterator[Tensor]:
@@ -147,17 +147,17 @@ def checksum(file: BinaryIO, written: str, whole: bool = True) -> str:
     """crc32 of a file in which NO_CHECKSUM stands in place of the written checksum; whole=False: without its store."""
     size = file.read(8)
     header = file.read(int.from_bytes(size, "little"))
-    found = zlib.crc32(size + header.replace(_quoted(written), _quoted(NO_CHECKSUM), 1))
+    crc = zlib.crc32(size + header.replace(_quoted(written), _quoted(NO_CHECKSUM), 1))
     if whole:
         while chunk := file.read(1 << 20):
-            found = zlib.crc32(chunk, found)
-        return f"{found:08x}"
+            crc = zlib.crc32(chunk, crc)
+        return f"{crc:08x}"
     begin = file.tell()
     for first, last in _checked_spans(json.loads(header)):
         file.seek(begin + first)
         for at in range(first, last, 1 << 20):
-            found = zlib.crc32(file.read(min(1 << 20, last - at)), found)
-    return f"{found:08x}"
+            crc = zlib.crc32(file.read(min(1 << 20, last - at)), crc)
+    return f"{crc:08x}"
 
 
 def _checked_spans(header: Mapping[str, Mapping[str, list[int]]]) -> list[list[int]]:

@@ -54,11 +54,11 @@ class Kept:
 
     @torch.no_grad()
     def rectangle(self, batch: int, head: int, rows: slice, keys: slice, axes: tuple[Axis, Axis]) -> Tensor:
-        """Exact weights float32 [rows, keys] of one sequence and one head, by its place among those watched.
+        """Exact weights float32 [rows, keys] of one sequence and one head, by its index among those watched.
 
         axes: of queries and keys. Rows of padding are 0.
         """
-        found = self.store.rectangle(batch, head, rows, keys, axes, self.walks)
+        weights = self.store.rectangle(batch, head, rows, keys, axes, self.walks)
         for call in self.calls:
             begin, end = max(rows.start, call.rows.start), min(rows.stop, call.rows.stop)
             left, right = max(keys.start, call.first_key), min(keys.stop, call.first_key + call.x.k.shape[2])
@@ -68,8 +68,8 @@ class Kept:
                     slice(left - call.first_key, right - call.first_key),
                 )
                 cells = rectangle(call.mechanism, call.x, *of)[batch, head]
-                found[begin - rows.start : end - rows.start, left - keys.start : right - keys.start] = cells
-        return found * axes[0].valid[batch, rows, None].to(found.device)
+                weights[begin - rows.start : end - rows.start, left - keys.start : right - keys.start] = cells
+        return weights * axes[0].valid[batch, rows, None].to(weights.device)
 
 
 def _lent(call: OpenCall, k: Tensor) -> OpenCall:

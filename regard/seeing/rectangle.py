@@ -26,11 +26,11 @@ PAIRS = 1 << 20
 def weights_of(plan: core.Plan, row_max: Tensor, row_log_sum: Tensor, walks: Sequence[Backend]) -> Tensor:
     """float32 [rows, keys] of a plan of one sequence and one head, without values or sink; states [rows]."""
     rows, keys = plan.q.shape[2], plan.k.shape[2]
-    found = torch.empty((rows, keys), device=plan.q.device)
+    weights = torch.empty((rows, keys), device=plan.q.device)
     for begin in range(0, keys, TILE):
         part = slice(begin, min(begin + TILE, keys))
-        found[:, part] = _tile(_keys(plan, part), row_max.double(), row_log_sum.double(), walks)
-    return found
+        weights[:, part] = _tile(_keys(plan, part), row_max.double(), row_log_sum.double(), walks)
+    return weights
 
 
 def row_state(plan: core.Plan, sink: Tensor | None, walks: Sequence[Backend]) -> tuple[Tensor, Tensor]:

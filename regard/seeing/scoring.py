@@ -147,17 +147,17 @@ def _together(a: Scoring, b: Scoring) -> tuple[core.Term, ...] | None:
     same_sink = a.sink is b.sink or (a.sink is not None and b.sink is not None and torch.equal(a.sink, b.sink))
     if len(a.terms) != len(b.terms) or not same_sink:
         return None
-    found: list[core.Term] = []
+    terms: list[core.Term] = []
     for one, other in zip(a.terms, b.terms, strict=True):
         if isinstance(one, core.KeyBias) and isinstance(other, core.KeyBias) and a.first_key == b.first_key:
             known = one.bias.shape[-1]
             if other.bias.shape[:2] == one.bias.shape[:2] and torch.equal(other.bias[..., :known], one.bias):
-                found.append(other)
+                terms.append(other)
                 continue
         if type(one) is not type(other) or isinstance(one, core.Table | core.KeyBias) or not _equal(one, other):
             return None
-        found.append(one)
-    return tuple(found)
+        terms.append(one)
+    return tuple(terms)
 
 
 def _equal(one: core.Term, other: core.Term) -> bool:

@@ -83,12 +83,17 @@ def _what(
     if not reusable(mechanism) or x.key_valid is not None or x.per_query or x.per_key:
         return None
     q, k, v = x.q, x.k, x.v
-    places = (x.query_positions.data_ptr(), x.key_positions.data_ptr(), x.query_positions.shape, x.key_positions.shape)
+    positions = (
+        x.query_positions.data_ptr(),
+        x.key_positions.data_ptr(),
+        x.query_positions.shape,
+        x.key_positions.shape,
+    )
     shapes = (q.shape, k.shape, q.stride(), k.stride(), q.dtype, k.dtype, q.device, k.device)
     values = None if v is None else (v.shape, v.stride(), v.dtype)
     stated = (*mechanism.score, mechanism.mask, mechanism.normaliser, *mechanism.adjust, mechanism.mix)
     parts = tuple((type(part), *vars(part).values()) for part in stated if part is not None)
-    what = (parts, places, shapes, values, at.rows.start, at.first_key, id(x.allowed), id(wanted), *backends, keep)
+    what = (parts, positions, shapes, values, at.rows.start, at.first_key, id(x.allowed), id(wanted), *backends, keep)
     try:
         hash(what)
     except TypeError:  # a part holds a list

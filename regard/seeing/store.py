@@ -61,17 +61,17 @@ class Store:
     def rectangle(
         self, batch: int, head: int, rows: slice, keys: slice, axes: tuple[Axis, Axis], walks: Sequence[Backend]
     ) -> Tensor:
-        """Exact weights float32 [rows, keys] of one sequence and one head, by its place among those kept.
+        """Exact weights float32 [rows, keys] of one sequence and one head, by its index among those kept.
 
         axes: of queries and keys; walks: the fused backends to try, in turn.
         """
-        found = torch.zeros(rows.stop - rows.start, keys.stop - keys.start)
+        weights = torch.zeros(rows.stop - rows.start, keys.stop - keys.start)
         for scoring, w in self._parts(batch, head, rows, keys):
             state = self._state(scoring, w, axes, walks)
             plan = self._plan(scoring, w, axes)
             at = slice(w.rows.start - rows.start, w.rows.stop - rows.start)
-            found[at, w.keys.start - keys.start : w.keys.stop - keys.start] = weights_of(plan, *state, walks).cpu()
-        return found
+            weights[at, w.keys.start - keys.start : w.keys.stop - keys.start] = weights_of(plan, *state, walks).cpu()
+        return weights
 
     def allowed(
         self, batch: int, head: int, rows: slice, keys: slice, shifts: tuple[int, int], queries: Axis
@@ -81,13 +81,13 @@ class Store:
         Rows of padding see nothing. float64 [row cells, key cells].
         """
         cells = [-(-(s.stop - s.start) >> shift) for s, shift in zip((rows, keys), shifts, strict=True)]
-        found = torch.zeros(cells, dtype=torch.float64)
+        pairs = torch.zeros(cells, dtype=torch.float64)
         for scoring, w in self._parts(batch, head, rows, slice(0, keys.stop)):
             window = Window(w.batch, w.head, w.group, w.rows, keys)
             lead = w.rows.start - rows.start
             part = allowed_per_cell(scoring.ranges(window), queries.valid[batch, None, w.rows], shifts, lead, 1)[0, 0]
-            found[lead >> shifts[0] : (lead >> shifts[0]) + part.shape[0]] += part.cpu()
-        return found
+            pairs[lead >> shifts[0] : (lead >> shifts[0]) + part.shape[0]] += part.cpu()
+        return pairs
 
     def _parts(self, batch: int, head: int, rows: slice, keys: slice) -> Iterator[tuple[Scoring, Window]]:
         """What of a rectangle each scoring holds, cut to keys that are stored."""

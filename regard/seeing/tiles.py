@@ -45,18 +45,18 @@ def tiles(
     if any(side < 1 or side & (side - 1) for side in cell):
         raise TraceError(f"a cell's sides are powers of two, got {cell[0]} × {cell[1]}")
     shifts = (cell[0].bit_length() - 1, cell[1].bit_length() - 1)
-    found = trace.layer(layer) if isinstance(layer, int) else layer
-    index = found.head_place(head)
-    sizes = [trace.axes[name].axis.length for name in (found.query_axis, found.key_axis)]
+    seen = trace.layer(layer) if isinstance(layer, int) else layer
+    index = seen.head_place(head)
+    sizes = [trace.axes[name].axis.length for name in (seen.query_axis, seen.key_axis)]
     spans = []
     for part, size, side in zip((rows, keys), sizes, cell, strict=True):
         begin, end, _ = part.indices(size)
         spans.append(slice(begin // side * side, max(begin // side * side, min(size, -(-end // side) * side))))
-    overview = found.results.get("overview")
+    overview = seen.results.get("overview")
     if overview is not None and all(int(have) <= want for have, want in zip(overview["shifts"], shifts, strict=True)):
         mean, largest, count = _of_overview(overview, batch, index, spans, shifts)
     else:
-        mean, largest, count = _of_weights(trace, found, head, index, batch, spans, shifts)
+        mean, largest, count = _of_weights(trace, seen, head, index, batch, spans, shifts)
     return Tiles(mean, largest, count, cell, (spans[0].start, spans[1].start))
 
 

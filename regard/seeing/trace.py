@@ -141,10 +141,10 @@ class Trace(Drawn):
         left out. Raises TraceError if it was not watched."""
         self._known(label)
         return [
-            (layer, head, float(layer.summaries[label][:, place].mean()))
+            (layer, head, float(layer.summaries[label][:, index].mean()))
             for layer in self.layers
             if label in layer.summaries
-            for place, head in enumerate(layer.heads)
+            for index, head in enumerate(layer.heads)
         ]
 
     @property
@@ -190,25 +190,25 @@ class Trace(Drawn):
 
         Raises TraceError where neither is possible: watch with keep="qk" to ask for any rectangle later.
         """
-        found = self.layer(layer) if isinstance(layer, int) else layer
-        place = found.head_place(head)
-        sizes = [self.axes[name].axis.length for name in (found.query_axis, found.key_axis)]
-        count = self.axes[found.query_axis].axis.positions.shape[0]
+        seen = self.layer(layer) if isinstance(layer, int) else layer
+        index = seen.head_place(head)
+        sizes = [self.axes[name].axis.length for name in (seen.query_axis, seen.key_axis)]
+        count = self.axes[seen.query_axis].axis.positions.shape[0]
         if not 0 <= batch < count:
             raise TraceError(f"there is no sequence {batch}; there are {count}, counted from 0")
         if any(part.step not in (None, 1) for part in (rows, keys)):
             raise TraceError("a rectangle is whole rows and keys; index what it gives instead of giving a step")
-        overview = found.results.get("overview")
+        overview = seen.results.get("overview")
         if overview is not None and not overview["shifts"].any():
-            return overview["mean"][batch, place, rows, keys]
-        if found.kept is None:
+            return overview["mean"][batch, index, rows, keys]
+        if seen.kept is None:
             raise TraceError(
-                f"the exact weights of layer {found.title!r} were not kept; "
+                f"the exact weights of layer {seen.title!r} were not kept; "
                 'attach with keep="qk", or ask for an overview as fine as the input is long'
             )
         begin_end = [slice(*part.indices(size)[:2]) for part, size in zip((rows, keys), sizes, strict=True)]
-        axes = self.axes[found.query_axis].axis, self.axes[found.key_axis].axis
-        return found.kept.rectangle(batch, place, begin_end[0], begin_end[1], axes)
+        axes = self.axes[seen.query_axis].axis, self.axes[seen.key_axis].axis
+        return seen.kept.rectangle(batch, index, begin_end[0], begin_end[1], axes)
 
     def __repr__(self) -> str:
         lengths = ", ".join(f"{name} {tokens.axis.length}" for name, tokens in self.axes.items())

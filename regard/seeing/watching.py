@@ -6,7 +6,7 @@ random number and computes its own row maxima and sums.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -140,6 +140,30 @@ class Watching:
             self._absorb_block(weights, allowed, at_rows, at_keys, view, part, wanted)
 
         strips.attend(mechanism, x, output=False, absorb=absorb, strip_bytes=8 << 20)
+
+    @torch.no_grad()
+    def absorb_weights(
+        self,
+        strips_of: Callable[[], Iterable[tuple[slice, Tensor]]],
+        view: View,
+        rows: slice,
+        keys: slice,
+        made_by: str,
+    ) -> None:
+        """Take in weights that a model made itself: strips of `rows`, counted from 0, each [B,H,strip,Tk] on `keys`.
+
+        A key whose weight is exactly 0 counts as one that its row may not attend to. Norm-weighted statistics need
+        the values and are undefined here.
+        """
+        self.used.add(made_by)
+        for statistic in self.statistics:
+            if statistic.of == "norm":
+                self.undefined[statistic.label] = f"{statistic.label} needs the values, which are not read in own code"
+        wanted = asked(self.statistics, "weights", view, rows)
+        self.undefined |= wanted.undefined
+        for strip, weights in strips_of() if wanted.defined else ():
+            at_rows = slice(rows.start + strip.start, rows.start + strip.stop)
+            self._absorb_block(weights, weights != 0, at_rows, keys, view, None, wanted.defined)
 
     def _absorb_block(
         self,

@@ -168,8 +168,13 @@ def from_catalogue(call: Call, text: str) -> Attention:
     return found
 
 
-def _scalar(annotation: str) -> bool:
-    return bool(set(re.split(r"\W+", annotation)) & {"int", "float", "bool"})
+def _written(annotation: Any) -> str:
+    """A parameter's annotation as text, whether its file postpones them or not."""
+    return annotation if isinstance(annotation, str) else inspect.formatannotation(annotation)
+
+
+def _scalar(annotation: Any) -> bool:
+    return bool(set(re.split(r"\W+", _written(annotation))) & {"int", "float", "bool"})
 
 
 def _called(call: Call, factory: Callable[..., Any], text: str) -> Any:
@@ -182,7 +187,11 @@ def _called(call: Call, factory: Callable[..., Any], text: str) -> Any:
         if wanted not in signature.parameters or wanted in given:
             raise _misfit(call, names, text)
         if not _fits(value, signature.parameters[wanted].annotation):
-            kind = signature.parameters[wanted].annotation.replace("int", "a whole number").replace("float", "a number")
+            kind = (
+                _written(signature.parameters[wanted].annotation)
+                .replace("int", "a whole number")
+                .replace("float", "a number")
+            )
             raise TextError(f"{call.name}'s {wanted} is {kind}, got {value!r}", text, call.start, call.end)
         given[wanted] = value
     if any(p.default is p.empty and n not in given for n, p in signature.parameters.items()):
@@ -198,8 +207,8 @@ def _misfit(call: Call, names: list[str], text: str) -> TextError:
     return TextError(f"{call.name} is written {takes}", text, call.start, call.end)
 
 
-def _fits(value: Any, annotation: str) -> bool:
-    kinds = set(re.split(r"\W+", annotation))
+def _fits(value: Any, annotation: Any) -> bool:
+    kinds = set(re.split(r"\W+", _written(annotation)))
     if value is None:
         return "None" in kinds
     if isinstance(value, bool):

@@ -1,64 +1,33 @@
-"""The catalogue: every published mechanism, one file each, under its standard name.
+"""The catalogue: every published mechanism under its standard name, found in the files beside this one.
 
-A new one is a file beside this one that ends in CARDS, its name in FILES, and a row in tests/matrix.py.
+A new one is a file here that ends in CARDS; nothing lists it.
 """
 
 from __future__ import annotations
 
+import re
 from difflib import get_close_matches
 from importlib import import_module
+from pkgutil import iter_modules
+from typing import get_args
 
 from regard.errors import UserError
 from regard.zoo.card import Card, Family, Sizes
 
-FILES = (
-    "scaled_dot",
-    "dot",
-    "general",
-    "additive",
-    "concat",
-    "cosine",
-    "gaussian",
-    "softcap",
-    "shaw",
-    "transformer_xl",
-    "self_attention",
-    "shared_heads",
-    "latent",
-    "external_memory",
-    "pointer",
-    "visibility",
-    "window",
-    "longformer",
-    "sparse_transformer",
-    "selected",
-    "nsa",
-    "reformer",
-    "softmax_variants",
-    "pointwise",
-    "entmax",
-    "hard",
-    "adaptive_span",
-    "luong_local",
-    "spatial",
-    "linformer",
-    "nystrom",
-    "linear",
-    "retention",
-    "delta",
-    "titans",
-    "forgetting",
-    "trilinear",
-    "differential",
-    "talking_heads",
-    "mixtures",
-    "sinusoidal",
-    "rotary",
-    "alibi",
-    "t5",
-)
 
-CATALOGUE: dict[str, Card] = {card.name: card for file in FILES for card in import_module(f"regard.zoo.{file}").CARDS}
+def discovered() -> dict[str, Card]:
+    """The cards of every file of this package by name: family by family, in order of publication."""
+    modules = [import_module(f"{__name__}.{file.name}") for file in iter_modules(__path__)]
+    cards = [card for module in modules for card in getattr(module, "CARDS", ())]
+    return {card.name: card for card in sorted(cards, key=_order)}
+
+
+def _order(card: Card) -> tuple[int, int, str]:
+    year = re.search(r"\b(19|20)\d\d\b", card.source)
+    return get_args(Family).index(card.family), int(year[0]) if year else 9999, card.name
+
+
+CATALOGUE: dict[str, Card] = discovered()
 
 
 def card(name: str) -> Card:
@@ -70,11 +39,11 @@ def card(name: str) -> Card:
 
 
 def families() -> dict[Family, list[Card]]:
-    """The cards by family, in the catalogue's order."""
+    """The cards by family."""
     found: dict[Family, list[Card]] = {}
     for entry in CATALOGUE.values():
         found.setdefault(entry.family, []).append(entry)
     return found
 
 
-__all__ = ["CATALOGUE", "Card", "Family", "Sizes", "card", "families"]
+__all__ = ["CATALOGUE", "Card", "Family", "Sizes", "card", "discovered", "families"]

@@ -10,7 +10,7 @@ from regard.parts.prepare import Project
 from regard.parts.scores import Additive
 from regard.zoo.card import Card
 
-SOURCE = "Luong et al. 2015, Effective Approaches to Attention-based NMT, eq. 8 (concat)"
+SOURCE = "Luong et al. 2015, Effective Approaches to Attention-based NMT, section 3.1 (concat)"
 
 
 def concat(*, w: Tensor, v: Tensor, query_width: int, mask: Mask = FULL) -> Mechanism:

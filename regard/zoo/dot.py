@@ -7,7 +7,7 @@ from regard.parts.defaults import FULL, mechanism_with
 from regard.parts.scores import Dot
 from regard.zoo.card import Card
 
-SOURCE = "Luong et al. 2015, Effective Approaches to Attention-based NMT, eq. 8 (dot)"
+SOURCE = "Luong et al. 2015, Effective Approaches to Attention-based NMT, section 3.1 (dot)"
 
 
 def dot(*, mask: Mask = FULL) -> Mechanism:
@@ -23,7 +23,7 @@ CARDS = (
         equation="s = qᵀ k,  a = softmax(s),  o = a v",
         source=SOURCE,
         time="O(n² d)",
-        memory="O(n d)",
+        memory="O(n d) in strips, O(n²) as textbooks store the weights",
         attends="every key",
         factory=dot,
     ),

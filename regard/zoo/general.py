@@ -10,7 +10,7 @@ from regard.parts.prepare import Project
 from regard.parts.scores import Dot
 from regard.zoo.card import Card
 
-SOURCE = "Luong et al. 2015, Effective Approaches to Attention-based NMT, eq. 8 (general)"
+SOURCE = "Luong et al. 2015, Effective Approaches to Attention-based NMT, section 3.1 (general)"
 
 
 def general(*, w: Tensor, mask: Mask = FULL) -> Mechanism:

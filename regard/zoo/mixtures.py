@@ -9,7 +9,7 @@ from regard.parts.defaults import mechanism_with
 from regard.zoo.card import Card, Sizes
 
 MASKS = "masks are sets of pairs, and sets combine"
-PER_HEAD = "Child et al. 2019, section 4.2 (heads with different patterns); Sukhbaatar et al. 2019"
+PER_HEAD = "Child et al. 2019, section 5.1 (heads with different patterns); Sukhbaatar et al. 2019"
 
 
 def masked(*, mask: Mask) -> Mechanism:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from math import isqrt
+
 from regard.mechanism import Mechanism
 from regard.parts import masks
 from regard.parts.defaults import mechanism_with
 from regard.zoo.card import Card
 
-STRIDED = "Child et al. 2019, Generating Long Sequences with Sparse Transformers, section 4.2 (strided)"
-FIXED = "Child et al. 2019, Generating Long Sequences with Sparse Transformers, section 4.2 (fixed)"
+STRIDED = "Child et al. 2019, Generating Long Sequences with Sparse Transformers, section 4.3 (strided)"
+FIXED = "Child et al. 2019, Generating Long Sequences with Sparse Transformers, section 4.3 (fixed)"
 
 
 def strided(*, stride: int) -> Mechanism:
@@ -33,7 +35,7 @@ CARDS = (
         memory="O(n d)",
         attends="the last l tokens and every l-th before",
         factory=strided,
-        example=lambda s: {"stride": 3},
+        example=lambda s: {"stride": max(2, isqrt(s.keys))},
     ),
     Card(
         name="fixed",
@@ -45,6 +47,6 @@ CARDS = (
         memory="O(n d)",
         attends="its chunk so far and the last c tokens of each chunk",
         factory=fixed,
-        example=lambda s: {"stride": 3, "summary": 1},
+        example=lambda s: {"stride": max(2, isqrt(s.keys)), "summary": 1},
     ),
 )

@@ -16,7 +16,7 @@ from regard.zoo.card import Card, Sizes
 FULL = "Vaswani et al. 2017, Attention Is All You Need, section 3.2.3 (encoder)"
 PREFIX = "Raffel et al. 2020, Exploring the Limits of Transfer Learning (T5), section 3.2.1"
 DOCUMENT = "Krell et al. 2021, Efficient Sequence Packing without Cross-contamination, section 3.2"
-BLOCKS = "Child et al. 2019, Generating Long Sequences with Sparse Transformers, section 5.4"
+BLOCKS = "Child et al. 2019, Generating Long Sequences with Sparse Transformers, section 5.5"
 
 
 def full() -> Mechanism:
@@ -60,7 +60,7 @@ CARDS = (
         equation="mask(i, j) = true",
         source=FULL,
         time="O(n² d)",
-        memory="O(n d)",
+        memory="O(n d) in strips, O(n²) as textbooks store the weights",
         attends="every token",
         factory=full,
     ),
@@ -71,7 +71,7 @@ CARDS = (
         equation="mask(i, j) = valid_j",
         source=FULL,
         time="O(n² d)",
-        memory="O(n d)",
+        memory="O(n d) in strips, O(n²) as textbooks store the weights",
         attends="every token that is not padding",
         factory=full,
         arrange=_padded,
@@ -83,7 +83,7 @@ CARDS = (
         equation="mask(i, j) = p_j < P or p_j <= p_i",
         source=PREFIX,
         time="O(n² d)",
-        memory="O(n d)",
+        memory="O(n d) in strips, O(n²) as textbooks store the weights",
         attends="the prefix, itself and the past",
         factory=prefix,
         example=lambda s: {"count": 2},

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
-from regard.hf.kept import Kept
 from torch import Tensor
 
 from regard.hf import watcher
 from regard.hf.attach import attach
 from regard.parts.scores import Dot, Softcap
 from regard.run import native
+from regard.seeing.kept import Kept
 from regard.seeing.statistics import Entropy, Maximum, Overview, Received, TopK
 from tests.hf.models import BY_NAME, feed
 

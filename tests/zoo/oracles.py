@@ -166,7 +166,7 @@ def alibi(x: Inputs) -> Found:
     q, k, _ = qkv(x)
     heads = q.shape[1]
     slopes = torch.tensor([_slope(h, heads) for h in range(heads)], dtype=q.dtype)
-    return finish(x, scaled(q, k) - slopes.view(1, -1, 1, 1) * back(x))
+    return finish(x, scaled(q, k) - slopes.view(1, -1, 1, 1) * back(x), back(x) >= 0)
 
 
 def _slope(h: int, heads: int) -> float:

@@ -50,12 +50,12 @@ __all__ = [
 @cache
 def every() -> dict[str, type[Statistic]]:
     """Every statistic of this folder by its name, in the order of listings."""
-    found: list[type[Statistic]] = []
+    kinds: list[type[Statistic]] = []
     for file in pkgutil.iter_modules(__path__):
         module = import_module(f"{__name__}.{file.name}")
         classes = [x for x in vars(module).values() if isinstance(x, type) and issubclass(x, Statistic)]
-        found.extend(x for x in classes if x.__module__ == module.__name__ and not isabstract(x))
-    return {kind.name: kind for kind in sorted(found, key=lambda kind: (kind.order, kind.name))}
+        kinds.extend(x for x in classes if x.__module__ == module.__name__ and not isabstract(x))
+    return {kind.name: kind for kind in sorted(kinds, key=lambda kind: (kind.order, kind.name))}
 
 
 def named(name: str, **options: Any) -> Statistic:

@@ -31,11 +31,11 @@ class Map:
 
     def at_least(self, shifts: tuple[int, int]) -> Map:
         """The same with cells merged two by two until each side of a cell is at least 2^shifts tokens."""
-        found = self
+        map_ = self
         for side in (0, 1):
-            while found.shifts[side] < shifts[side]:
-                found = found._coarser(side)
-        return found
+            while map_.shifts[side] < shifts[side]:
+                map_ = map_._coarser(side)
+        return map_
 
     def _coarser(self, side: int) -> Map:
         step = (1, 0) if side == 0 else (0, 1)

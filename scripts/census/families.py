@@ -1,0 +1,41 @@
+"""The families of transformers: directories of models, and the model classes in each."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from pathlib import Path
+from typing import Any
+
+import transformers
+from transformers import PreTrainedModel
+
+MODELS = Path(transformers.__file__).parent / "models"
+NAMES = Path(__file__).with_name("families.txt")
+
+
+def installed() -> list[str]:
+    """The directories of the installed transformers that hold modelling code."""
+    return sorted(path.name for path in MODELS.iterdir() if any(path.glob("modeling_*.py")) and path.name != "auto")
+
+
+def written() -> list[str]:
+    """The names written down in the project, so that none drops out unseen."""
+    return NAMES.read_text(encoding="utf-8").split()
+
+
+def classes_of(family: str) -> list[type[PreTrainedModel]]:
+    """The public model classes of a directory that can be built from their config, the plain model first."""
+    found: dict[str, Any] = {}
+    for path in sorted((MODELS / family).glob("modeling_*.py")):
+        module = importlib.import_module(f"transformers.models.{family}.{path.stem}")
+        for name in getattr(module, "__all__", ()):
+            member = getattr(module, name, None)
+            if inspect.isclass(member) and issubclass(member, PreTrainedModel) and _runs(member):
+                found[name] = member
+    return sorted(found.values(), key=lambda kind: (not kind.__name__.endswith("Model"), len(kind.__name__)))
+
+
+def _runs(kind: type[PreTrainedModel]) -> bool:
+    has_forward = not kind.__name__.endswith("PreTrainedModel") and kind.forward is not PreTrainedModel.forward
+    return has_forward and getattr(kind, "config_class", None) is not None

@@ -1,0 +1,123 @@
+"""What attention really was: eager's own weights, the model's `output_attentions`, or the scores caught in its code."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from regard.hf.own_code.modules import calls_interface
+from regard.hf.own_code.places import reader_of
+from regard.hf.own_code.seen import Seen
+
+
+@contextmanager
+def eager_weights(model: nn.Module) -> Iterator[list[tuple[nn.Module, Tensor]]]:
+    """Every call of a modelling file's own `eager_attention_forward` while the block runs: its module and weights."""
+    found: list[tuple[nn.Module, Tensor]] = []
+    kinds: set[Any] = {type(m) for m in model.modules()}
+    sources = {kind.__module__ for kind in kinds if calls_interface(kind)}
+    with ExitStack() as leaving:
+        for name in sources:
+            source = sys.modules[name]
+            own = getattr(source, "eager_attention_forward", None)
+            if own is None:
+                continue
+
+            def caught(module: nn.Module, *args: Any, own: Any = own, **kwargs: Any) -> Any:
+                result = own(module, *args, **kwargs)
+                found.append((module, result[1]))
+                return result
+
+            leaving.callback(setattr, source, "eager_attention_forward", own)
+            source.eager_attention_forward = caught
+        for config in configs_of(model):
+            leaving.callback(setattr, config, "_attn_implementation_internal", config._attn_implementation_internal)
+            config._attn_implementation_internal = "eager"
+        yield found
+
+
+def configs_of(model: nn.Module) -> list[Any]:
+    """Every configuration object of the model, once."""
+    each = [getattr(m, "config", None) for m in model.modules()]
+    return list({id(c): c for c in each if hasattr(c, "_attn_implementation_internal")}.values())
+
+
+@contextmanager
+def caught_scores() -> Iterator[list[Tensor]]:
+    """Softmaxes over the last axis as Python code asks for them: float64 weights from the scores they were given."""
+    found: list[Tensor] = []
+    places = [(torch.nn.functional, "softmax"), (torch, "softmax"), (Tensor, "softmax")]
+
+    def wrapped(own: Any) -> Any:
+        def caught(x: Tensor, *args: Any, **kwargs: Any) -> Any:
+            dim = kwargs.get("dim", args[0] if args else -1)
+            if isinstance(x, Tensor) and x.ndim > 1 and dim in (-1, x.ndim - 1):
+                found.append(torch.exp(x.double() - torch.logsumexp(x.double(), -1, keepdim=True)))
+            return own(x, *args, **kwargs)
+
+        return caught
+
+    with ExitStack() as leaving:
+        for where, name in places:
+            own = getattr(where, name)
+            leaving.callback(setattr, where, name, own)
+            setattr(where, name, wrapped(own))
+        yield found
+
+
+def returned_attentions(output: Any) -> list[Tensor]:
+    """Every tensor of four axes or more in the fields of an output that are called attentions."""
+    found: list[Tensor] = []
+
+    def visit(value: Any, inside: bool) -> None:
+        if isinstance(value, Tensor):
+            if inside and value.ndim >= 3 and value.is_floating_point():
+                found.append(value)
+        elif isinstance(value, dict):
+            for name, part in value.items():
+                visit(part, inside or "attention" in str(name))
+        elif isinstance(value, tuple | list):
+            for part in value:
+                visit(part, inside)
+
+    visit(output, False)
+    return found
+
+
+@contextmanager
+def noted_values(model: nn.Module) -> Iterator[dict[str, tuple[Tensor, Tensor]]]:
+    """(input, output) of every module whose weights are placed back, by its name, while the block runs."""
+    noted: dict[str, tuple[Tensor, Tensor]] = {}
+
+    def note(name: str, args: Any, kwargs: Any, out: Any) -> None:
+        given = kwargs.get("encoder_hidden_states")
+        given = given if given is not None else args[0] if args else kwargs["hidden_states"]
+        noted[name] = (given, out[0] if isinstance(out, tuple) else out.hidden_states)
+
+    with ExitStack() as leaving:
+        for name, module in model.named_modules():
+            if reader_of(module) is not None or hasattr(module, "sampling_offsets"):
+                hook = module.register_forward_hook(lambda _, a, k, o, n=name: note(n, a, k, o), with_kwargs=True)
+                leaving.callback(hook.remove)
+        yield noted
+
+
+def mixing_error(one: Seen, weights: Tensor, noted: tuple[Tensor, Tensor], inputs: dict[str, Any]) -> float:
+    """How far Σ_j W_ij v_j is from what the module returned, in rows that are no padding, over the largest output."""
+    given, out = noted
+    module: Any = one.module
+    if one.form == "sampled":
+        values = module.value_proj(given).unflatten(-1, (weights.shape[1], -1)).transpose(1, 2)
+        error = (module.output_proj((weights @ values).transpose(1, 2).flatten(2)) - out).abs()
+        return float(error.max() / out.abs().max().clamp(min=1))
+    values = module.value(given).unflatten(-1, (weights.shape[1], -1)).transpose(1, 2)
+    error = ((weights @ values).transpose(1, 2).flatten(2) - out).abs().amax(-1)
+    mask = inputs.get("attention_mask")
+    if mask is not None:
+        error = error * torch.nn.functional.pad(mask, (0, error.shape[1] - mask.shape[1]))
+    return float(error.max() / out.abs().max().clamp(min=1))
