@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from regard.hf.attach import attach
-    from regard.hf.calls import Unsupported
+    from regard.hf.errors import Unsupported
     from regard.hf.load import load
     from regard.hf.see import see
     from regard.inputs import Inputs

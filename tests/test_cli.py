@@ -171,7 +171,7 @@ def an_image(path: Path) -> Path:
         ("without tokenizer", "LlamaForCausalLM has no tokenizer in its directory; add its tokenizer files"),
         ("lacking", r"lack model.layers.1.self_attn.q_proj.weight \(1 in all\), which would be random; fetch"),
         ("poisoned", "layer model.layers.1.self_attn has NaN or infinite queries or keys; check the model's weights"),
-        ("other shape", "cannot load a model from"),
+        ("other shape", "the weights of .*other shape have other shapes than its config.json says; fetch both again"),
         ("fnet", r"FNetForMaskedLM \(fnet\) has no attention that regard knows"),
     ],
 )

@@ -139,7 +139,9 @@ def _math(atoms: list[Atom]) -> str:
     inner = "".join(map(_element, atoms))
     lead = " " if atoms and atoms[0].kind == "space" else ""
     tail = " " if atoms and atoms[-1].kind == "space" else ""
-    if not inner.strip() or all(atom.kind == "space" or atom.text in ",.;:()" for atom in atoms):
+    if not inner.strip() or all(
+        atom.kind == "space" or (atom.kind == "sign" and atom.text in ",.;:()") for atom in atoms
+    ):
         return escape("".join(atom.text for atom in atoms))
     return f"{lead}<math>{inner}</math>{tail}"
 
@@ -175,7 +177,7 @@ SIGNS = {
     "·": r"\cdot ", "Σ": r"\Sigma ", "∈": r"\in ", "∪": r"\cup ", "≤": r"\leq ", "≥": r"\geq ", "←": r"\leftarrow ",
     "⊙": r"\odot ", "⊗": r"\otimes ", "‖": r"\Vert ", "⌊": r"\lfloor ", "⌋": r"\rfloor ", "⟨": r"\langle ",
     "⟩": r"\rangle ", "∇": r"\nabla ", "≈": r"\approx ", "×": r"\times ", "−": "-", "{": r"\{", "}": r"\}", "%": r"\%",
-    "$": r"\$", "#": r"\#", "&": r"\&", "_": r"\_", "^": r"\^{}", "~": r"\sim ", "…": r"\ldots ", "→": r"\rightarrow ",
+    "$": r"\$", "#": r"\#", "_": r"\_", "^": r"\^{}", "~": r"\sim ", "…": r"\ldots ", "→": r"\rightarrow ",
     "∃": r"\exists ", "∞": r"\infty ", "\\": r"\backslash ", "<": "<", ">": ">", "∼": r"\sim ",
 }  # fmt: skip
 GREEK = {

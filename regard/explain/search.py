@@ -12,7 +12,7 @@ from regard.zoo import CATALOGUE, Card
 def found(wanted: str) -> list[Card]:
     """The cards that a few words could mean, the likeliest first; none where nothing matches.
 
-    A name, then another name, then words of its source, line or models; every word must match.
+    A name; else those that are called so; else those whose source, models or line hold every word.
     """
     words = _words(wanted)
     if not words:
@@ -22,6 +22,8 @@ def found(wanted: str) -> list[Card]:
         return [CATALOGUE[name]]
     ranked = [(_rank(card, words), nth, card) for nth, card in enumerate(CATALOGUE.values())]
     best = sorted((rank, nth) for rank, nth, _ in ranked if rank is not None)
+    if best and best[0][0] == 0:  # the very words are another name
+        best = [each for each in best if each[0] == 0]
     return [ranked[nth][2] for _, nth in best]
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import transformers as tf
 from safetensors import SafetensorError
 
-from regard.hf.calls import Unsupported
+from regard.hf.errors import Unsupported
 
 DEFAULT = Path(__file__).parent.parent / "default"
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")

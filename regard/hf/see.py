@@ -12,7 +12,7 @@ import transformers as tf
 from torch import Tensor
 
 from regard.hf.attach import attach
-from regard.hf.calls import Unsupported
+from regard.hf.errors import Unsupported
 from regard.hf.inputs import as_device, positions_of, tensors_for, written_positions_of
 from regard.hf.load import Loaded, load
 from regard.hf.media import lay_out

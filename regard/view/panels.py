@@ -69,7 +69,7 @@ class HeadGrid:
     def draw(self, page: Page, x: float, y: float, room: float) -> None:
         about, signed = self.about, self.about["low"] < 0
         page.text(x, y + 0.08, "Heads", size=10, weight="bold")
-        page.text(x, y + 0.24, f"{about['head_title']}, {about['head_unit']}", colour=SOFT)
+        page.text(x, y + 0.24, f"{about['head_title']}, {about['head_unit']}; layers down, heads across", colour=SOFT)
         rows, columns = self.grid.shape
         left, top = x + self.label, y + TITLE + 0.2
         edge = max(-about["low"], about["high"]) or 1.0
@@ -108,14 +108,14 @@ class Heads:
         if count < 1 or not self.scene["links"]:
             return
         page.text(x, top, "Strongest links", size=10, weight="bold")
-        page.text(x, top + 0.16, "two of each head; not to self, first or special tokens", size=7, colour=SOFT)
+        page.text(x, top + 0.16, "token, position ← what it looks at; weight; head (two of each)", size=7, colour=SOFT)
         links = self.scene["links"][:count]
         names = [read.head_name(self.scene, link["layer"], link["head"]) for link in links]
         room_for_pair = self.width - 0.5 - 0.056 * max(map(len, names))
         for nth, (link, name) in enumerate(zip(links, names, strict=True)):
             about = self.scene["layers"][link["layer"]]
             row, key = (
-                self.drawable(words.tag(self.scene["axes"][about[side]]["text"][link[slot]], 13))
+                f"{self.drawable(words.tag(self.scene['axes'][about[side]]['text'][link[slot]], 11))} {link[slot]}"
                 for side, slot in (("query", "row"), ("key", "key"))
             )
             line = top + 0.4 + 0.19 * nth
