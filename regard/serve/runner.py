@@ -1,0 +1,281 @@
+"""The runner: transformers' own model code over packed tokens and pages. The only file of serving that knows it.
+
+A step's rows are one sequence [1, tokens] to the model, with their own positions; its attention goes to pages, where
+each row sees its own sequence. A model is tried at start, pages and chunks against its own plain forward, and refused
+by name when the two differ.
+"""
+
+from __future__ import annotations
+
+import inspect
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers.masking_utils import AttentionMaskInterface
+from transformers.modeling_utils import AttentionInterface
+
+from regard.errors import UserError
+from regard.hf.calls import HARMLESS
+from regard.hf.masks import _cells
+from regard.hf.masks import ModelMask, model_mask
+from regard.serve.linear import pack
+from regard.serve.pages import Attends, Pages, StepLayout, write_and_attend
+from regard.serve.pool import Copy, Group, Pool
+from regard.serve.request import Request, Sampling, Sequence as Written, Stopping
+from regard.serve.scheduler import Work
+
+NAME = "regard_serve"
+_current = threading.local()
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What a layer keeps per token: key-value heads and their widths; how far back it sees."""
+
+    groups: int
+    key_width: int
+    value_width: int
+    window: int | None
+
+    def page_bytes(self, page_size: int, dtype: torch.dtype) -> int:
+        """Bytes of one page of this layer."""
+        return self.groups * (self.key_width + self.value_width) * page_size * dtype.itemsize
+
+
+class Runner:
+    """A model that computes steps. page_size: tokens of a page; dtype: of keys and values in pages."""
+
+    def __init__(self, model: PreTrainedModel, page_size: int = 16, dtype: torch.dtype = torch.float32) -> None:
+        self.model = model
+        self.page_size = page_size
+        self.dtype = dtype
+        self.name = f"{type(model).__name__} ({model.config.model_type})"
+        self.max_length = _max_length(model)
+        self.attends: dict[int, Attends] = {}
+        self.shapes: dict[int, Shape] = {}
+        self.layout: StepLayout | None = None
+        self.pages = Pages({}, page_size, dtype)
+        self.observer: Any = None
+        _check(model, self.name)
+        probe = _probe_ids(model)
+        with torch.inference_mode():
+            plain = [model(input_ids=ids[None], use_cache=False).logits[0].float() for ids in probe]
+        self._enter()
+        pack(model)
+        self._try(probe, plain)
+
+    @property
+    def vocabulary(self) -> int:
+        """Number of logits of a row."""
+        return int(self.model.config.get_text_config().vocab_size)
+
+    @property
+    def num_layers(self) -> int:
+        """Layers with attention."""
+        return len(self.shapes)
+
+    # ---- pages -----------------------------------------------------------------------------------------------------
+
+    def windows(self) -> list[int | None]:
+        """How far back the groups of layers see, those without a window first."""
+        found = {shape.window for shape in self.shapes.values()}
+        return sorted(found, key=lambda window: (window is not None, window or 0))
+
+    def pool(self, memory_bytes: int, token_budget: int, max_running: int, reuse: bool = True) -> Pool:
+        """A pool of at most so many bytes, and its tensors. Layers with a window get the pages that max_running
+        sequences can use at once, the others the rest."""
+        windows = self.windows()
+        costs = {w: 0 for w in windows}
+        for shape in self.shapes.values():
+            costs[shape.window] += shape.page_bytes(self.page_size, self.dtype)
+
+        def pages_of(window: int | None, num_pages: int) -> int:
+            if window is None or len(windows) == 1:
+                return num_pages
+            band = -(-window // self.page_size) + 2
+            return min(num_pages, max_running * band + -(-token_budget // self.page_size))
+
+        def bytes_of(num_pages: int) -> int:
+            return sum(pages_of(w, num_pages) * cost for w, cost in costs.items())
+
+        low, high = 0, memory_bytes // max(1, min(costs.values())) + 1
+        while low + 1 < high:
+            middle = (low + high) // 2
+            low, high = (middle, high) if bytes_of(middle) <= memory_bytes else (low, middle)
+        if low < 2:
+            raise UserError(
+                f"{memory_bytes / 2**20:.1f} MiB hold {low} pages of {self.page_size} tokens of {self.name}, whose pages "
+                f"take {sum(costs.values()) / 1024:.0f} KiB; give --memory more"
+            )
+        sizes = {w: pages_of(w, low) for w in windows}
+        self.pages = Pages({w: (i, sizes[w]) for i, w in enumerate(windows)}, self.page_size, self.dtype)
+        return Pool([Group(sizes[w], w) for w in windows], self.page_size, reuse)
+
+    # ---- a step ----------------------------------------------------------------------------------------------------
+
+    def run(self, work: Sequence[Work], copies: Sequence[Copy], keep: Tensor | None = None) -> Tensor:
+        """Logits float32 [kept rows, vocabulary] of a step; work with one row comes first. keep: rows, default all."""
+        ids = torch.tensor([token for w in work for token in _tokens_of(w)])
+        self.pages.copy(copies)
+        self.layout = StepLayout(work, self.page_size)
+        _current.runner = self
+        try:
+            with torch.inference_mode():
+                out = self.model(
+                    input_ids=ids[None],
+                    attention_mask=torch.ones((1, len(ids)), dtype=torch.bool),
+                    position_ids=self.layout.positions[None],
+                    use_cache=False,
+                    logits_to_keep=torch.arange(len(ids)) if keep is None else keep,
+                )
+        finally:
+            _current.runner = None
+            self.layout = None
+        return out.logits[0].float()
+
+    def attend(self, module: nn.Module, q: Tensor, k: Tensor, v: Tensor, mask: Any, **keywords: Any) -> Tensor:
+        """One attention module's call: q [1,H,T,D], k, v [1,G,T,D] -> [1,T,H,Dv]."""
+        how = self.attends.get(id(module))
+        if how is None:
+            how = self.attends[id(module)] = self._read(module, k, v, mask, keywords)
+        q, k, v = (x[0].transpose(0, 1) for x in (q, k, v))
+        assert self.layout is not None
+        out = write_and_attend(q, k, v, how, self.layout, self.pages)
+        if self.observer is not None:
+            self.observer(q, how, self.layout, self.pages)
+        return out[None]
+
+    def _read(self, module: nn.Module, k: Tensor, v: Tensor, mask: Any, keywords: Mapping[str, Any]) -> Attends:
+        """How this module attends, from its first call. Raises UserError for what pages cannot do."""
+        known = HARMLESS | {"softcap", "s_aux", "is_causal", "scaling", "dropout"}
+        unknown = sorted(name for name, value in keywords.items() if value is not None and name not in known)
+        if unknown:
+            raise UserError(f"{self.name} passes {', '.join(unknown)} to its attention, which serving does not know")
+        if keywords.get("is_causal") is False or not isinstance(mask, ModelMask):
+            raise UserError(f"{self.name} attends without a causal mask, so it cannot be served from pages")
+        window = _window(mask.question["mask_function"], self.name)
+        layer = len(self.shapes)
+        self.shapes[layer] = Shape(k.shape[1], k.shape[3], v.shape[3], window)
+        if window not in self.pages.groups:  # while it is tried, all layers share one group
+            self.pages.groups[window] = (0, next(iter(self.pages.groups.values()))[1])
+        scale, cap, sink = (keywords.get(name) for name in ("scaling", "softcap", "s_aux"))
+        scale = k.shape[3] ** -0.5 if scale is None else float(scale)
+        return Attends(layer, window, scale, cap, None if sink is None else sink.detach().float())
+
+    # ---- entering and trying ---------------------------------------------------------------------------------------
+
+    def _enter(self) -> None:
+        AttentionInterface.register(NAME, _attention)
+        AttentionMaskInterface.register(NAME, _mask)
+        for module in self.model.modules():
+            config = getattr(module, "config", None)
+            if hasattr(config, "_attn_implementation_internal"):
+                config._attn_implementation_internal = NAME
+
+    def _try(self, probe: list[Tensor], plain: list[Tensor]) -> None:
+        """The probes in pages, in chunks side by side, against the model's plain forward."""
+        self.pages = Pages({None: (0, 16)}, self.page_size, self.dtype)
+        pool = Pool([Group(16)], self.page_size, reuse=False)
+        written = [_written(ids, pool) for ids in probe]
+        for w in written:
+            pool.reserve(w.table, 0, len(w.tokens))
+        lengths = [len(ids) for ids in probe]
+        cuts = [[0, 3, 4, lengths[0]], [0, 2, lengths[1] - 1, lengths[1]]]
+        found: list[list[Tensor]] = [[] for _ in probe]
+        for i in range(3):
+            work = [Work(w, cut[i], cut[i + 1]) for w, cut in zip(written, cuts)]
+            order = sorted(range(len(work)), key=lambda at: work[at].stop - work[at].start > 1)
+            logits = self.run([work[at] for at in order], [])
+            rows = [work[at].stop - work[at].start for at in order]
+            for at, part in zip(order, logits.split(rows)):
+                found[at].append(part)
+        for own, parts in zip(plain, found):
+            scale, off = float(own.abs().max()), float((torch.cat(parts) - own).abs().max())
+            if not off <= 2e-3 * max(1.0, scale):
+                raise UserError(
+                    f"{self.name} computes other logits from pages than alone (off by {off:.2g}, the largest is "
+                    f"{scale:.2g}), so it is not served; its attention depends on more than position and window"
+                )
+        if not self.shapes:
+            raise UserError(f"{self.name} computes no attention through transformers' interface, so it is not served")
+
+
+def _tokens_of(work: Work) -> list[int]:
+    known = work.sequence.tokens[work.start : work.stop]
+    return known + list(work.guesses) if work.guesses else known
+
+
+def _written(ids: Tensor, pool: Pool) -> Written:
+    request = Request("probe", tuple(ids.tolist()), Sampling(), Stopping(1))
+    return Written(request, 0, (0.0, 0, 0), ids.tolist(), pool.table(), len(ids))
+
+
+def _probe_ids(model: PreTrainedModel) -> list[Tensor]:
+    vocabulary = model.config.get_text_config().vocab_size
+    draw = torch.Generator().manual_seed(1)
+    return [torch.randint(0, vocabulary, (length,), generator=draw) for length in (23, 17)]
+
+
+def _max_length(model: PreTrainedModel) -> int:
+    """Positions that the model was made for."""
+    config = model.config.get_text_config()
+    written = getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None) or 1 << 20
+    rope = getattr(config, "rope_parameters", None) or {}
+    kinds = [rope, *(value for value in rope.values() if isinstance(value, Mapping))]
+    for kind in kinds:
+        # These change with the longest sequence of a forward, so they are the same for all only below that length.
+        if kind.get("rope_type") in ("dynamic", "longrope"):
+            original = kind.get("original_max_position_embeddings")
+            written = min(written, original or getattr(config, "original_max_position_embeddings", None) or written)
+    return int(written)
+
+
+def _check(model: PreTrainedModel, name: str) -> None:
+    """Raise UserError for what cannot be tried."""
+    if model.config.is_encoder_decoder or not model.can_generate():
+        raise UserError(f"{name} is not a causal language model, and serving writes text; give a decoder such as Llama")
+    if not type(model)._can_set_attn_implementation():
+        raise UserError(f"{name} computes its attention outside transformers' interface, so it cannot be served")
+    takes = inspect.signature(model.forward).parameters
+    for needed in ("position_ids", "logits_to_keep"):
+        if needed not in takes:
+            raise UserError(f"{name} takes no {needed}, so requests of different lengths cannot run side by side")
+
+
+def _window(function: Any, name: str) -> int | None:
+    """The window of a causal mask function of transformers, None without one. Raises UserError for other masks."""
+    parts = [function]
+    windows: list[int] = []
+    while parts:
+        part = parts.pop()
+        match getattr(part, "__qualname__", "").split(".")[0]:
+            case "and_masks":
+                parts += _cells(part)["mask_functions"]
+            case "causal_mask_function":
+                pass
+            case "sliding_window_overlay":
+                windows.append(int(_cells(part)["sliding_window"]))
+            case other:
+                raise UserError(f"{name} masks its attention by {other}, which serving does not know")
+    return min(windows) if windows else None
+
+
+@torch.compiler.disable
+def _attention(
+    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Any, **keywords: Any
+) -> tuple[Tensor, None]:
+    """What transformers calls while a runner computes a step."""
+    runner = getattr(_current, "runner", None)
+    if runner is None:
+        raise UserError("this model is being served; load it again to call it by itself")
+    return runner.attend(module, query, key, value, attention_mask, **keywords), None
+
+
+@torch.compiler.disable
+def _mask(**question: Any) -> ModelMask:
+    return model_mask("sdpa", question)
