@@ -165,7 +165,37 @@ def _attend(
     return out
 
 
-def gathered_keys(pages: Pages, how: Attends, table: Tensor) -> Tensor:
-    """The keys of one sequence, [G, tokens of its pages, Dk]. table: int32 [pages]."""
-    _, keys, _ = pages.by_layer[how.layer]
-    return keys[table.long()].permute(1, 0, 3, 2).flatten(1, 2)
+def row_weights(q: Tensor, rows: Tensor, longest: int, how: Attends, layout: StepLayout, pages: Pages) -> Tensor:
+    """The exact weights of some rows of a step on the keys of their sequences, [rows, H, longest] float32; 0 beyond.
+
+    q [T,H,D]; rows: int64, indices into T; longest: keys that the longest of their sequences may see.
+    """
+    group, keys, _ = pages.by_layer[how.layer]
+    weights = torch.zeros((len(rows), q.shape[1], longest))
+    sequences = layout.sequence_of_row[rows]
+    for sequence in sequences.unique_consecutive().tolist():
+        own = (sequences == sequence).nonzero()[:, 0]
+        positions = layout.positions[rows[own]]
+        num_keys = int(positions.max()) + 1
+        pages_of = layout.table(group)[sequence, : -(-num_keys // layout.page_size)].long()
+        k = keys[pages_of].permute(1, 2, 0, 3).flatten(2)[:, :, :num_keys].float()  # [G, D, keys]
+        weights[own, :, :num_keys] = _weights(q[rows[own]].float(), k, positions, how)
+    return weights
+
+
+def _weights(q: Tensor, k: Tensor, positions: Tensor, how: Attends) -> Tensor:
+    """q [R,H,D], k [G,D,n], positions [R] -> a [R,H,n]."""
+    count, heads, width = q.shape
+    groups, _, num_keys = k.shape
+    by_group = q.view(count, groups, heads // groups, width).permute(1, 2, 0, 3).flatten(1, 2)
+    scores = (by_group @ k).view(groups, heads // groups, count, num_keys).flatten(0, 1) * how.scale
+    if how.softcap is not None:
+        scores = how.softcap * torch.tanh(scores / how.softcap)
+    back = positions[:, None] - torch.arange(num_keys)
+    hidden = back < 0 if how.window is None else (back < 0) | (back >= how.window)
+    # A page that was given back may hold anything, NaN too: what is hidden never reaches the arithmetic.
+    scores = scores.masked_fill(hidden, -torch.inf)
+    if how.sink is not None:
+        sink = how.sink[:, None, None].expand(-1, count, 1)
+        return torch.softmax(torch.cat([scores, sink], -1), -1)[..., :-1].transpose(0, 1)
+    return torch.softmax(scores, -1).transpose(0, 1)

@@ -21,12 +21,13 @@ from transformers.modeling_utils import AttentionInterface
 
 from regard.errors import UserError
 from regard.hf.calls import HARMLESS
-from regard.hf.masks import _cells
-from regard.hf.masks import ModelMask, model_mask
+from regard.hf.masks import ModelMask, _cells, model_mask
 from regard.serve.linear import pack
+from regard.serve.look import Looking, Wanted
 from regard.serve.pages import Attends, Pages, StepLayout, write_and_attend
 from regard.serve.pool import Copy, Group, Pool
-from regard.serve.request import Request, Sampling, Sequence as Written, Stopping
+from regard.serve.request import Request, Sampling, Stopping
+from regard.serve.request import Sequence as Written
 from regard.serve.scheduler import Work
 
 NAME = "regard_serve"
@@ -60,7 +61,7 @@ class Runner:
         self.shapes: dict[int, Shape] = {}
         self.layout: StepLayout | None = None
         self.pages = Pages({}, page_size, dtype)
-        self.observer: Any = None
+        self.observer: Looking | None = None
         _check(model, self.name)
         probe = _probe_ids(model)
         with torch.inference_mode():
@@ -109,8 +110,8 @@ class Runner:
             low, high = (middle, high) if bytes_of(middle) <= memory_bytes else (low, middle)
         if low < 2:
             raise UserError(
-                f"{memory_bytes / 2**20:.1f} MiB hold {low} pages of {self.page_size} tokens of {self.name}, whose pages "
-                f"take {sum(costs.values()) / 1024:.0f} KiB; give --memory more"
+                f"{memory_bytes / 2**20:.1f} MiB hold {low} pages of {self.page_size} tokens of {self.name}, at "
+                f"{sum(costs.values()) / 1024:.0f} KiB each; give --memory more"
             )
         sizes = {w: pages_of(w, low) for w in windows}
         self.pages = Pages({w: (i, sizes[w]) for i, w in enumerate(windows)}, self.page_size, self.dtype)
@@ -118,11 +119,20 @@ class Runner:
 
     # ---- a step ----------------------------------------------------------------------------------------------------
 
-    def run(self, work: Sequence[Work], copies: Sequence[Copy], keep: Tensor | None = None) -> Tensor:
-        """Logits float32 [kept rows, vocabulary] of a step; work with one row comes first. keep: rows, default all."""
+    def run(
+        self,
+        work: Sequence[Work],
+        copies: Sequence[Copy],
+        keep: Tensor | None = None,
+        wanted: Sequence[Wanted | None] = (),
+    ) -> Tensor:
+        """Logits float32 [kept rows, vocabulary] of a step; work with one row comes first. keep: rows, default all;
+        wanted: of each work, the rows whose attention is to be seen."""
         ids = torch.tensor([token for w in work for token in _tokens_of(w)])
         self.pages.copy(copies)
         self.layout = StepLayout(work, self.page_size)
+        looking = Looking(wanted, self.num_layers) if any(wanted) else None
+        self.observer = looking
         _current.runner = self
         try:
             with torch.inference_mode():
@@ -135,7 +145,9 @@ class Runner:
                 )
         finally:
             _current.runner = None
-            self.layout = None
+            self.layout = self.observer = None
+        if looking is not None:
+            looking.finish()
         return out.logits[0].float()
 
     def attend(self, module: nn.Module, q: Tensor, k: Tensor, v: Tensor, mask: Any, **keywords: Any) -> Tensor:
@@ -173,7 +185,7 @@ class Runner:
         AttentionInterface.register(NAME, _attention)
         AttentionMaskInterface.register(NAME, _mask)
         for module in self.model.modules():
-            config = getattr(module, "config", None)
+            config: Any = getattr(module, "config", None)
             if hasattr(config, "_attn_implementation_internal"):
                 config._attn_implementation_internal = NAME
 
