@@ -47,6 +47,7 @@ class Writing:
     prompt_attention: list[Seen] = field(default_factory=list)
     received: Received = field(default_factory=Received)
     queued: float = 0.0
+    started: bool = False
     first: float | None = None
     last: float = 0.0
 

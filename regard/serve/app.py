@@ -54,7 +54,7 @@ def make_app(service: Service) -> Starlette:
             Route("/tokenize", routes.guarded(routes.tokenize), methods=["POST"]),
             Route("/detokenize", routes.guarded(routes.detokenize), methods=["POST"]),
         ],
-        exception_handlers={BadRequest: _bad, QueueFull: _full, UserError: _bad, HTTPException: _http, Exception: _broken},
+        exception_handlers={QueueFull: _full, UserError: _bad, HTTPException: _http, Exception: _broken},
         lifespan=lifespan,
     )
 
@@ -123,7 +123,7 @@ class _Routes:
 
     async def health(self, request: Request) -> Response:
         failure = self.service.engine.failure
-        return JSONResponse({"status": "ok"} if failure is None else wire.error(failure, 503), 200 if failure is None else 503)
+        return JSONResponse({"status": "ok"}) if failure is None else _refusal(failure, 503)
 
     async def metrics(self, request: Request) -> Response:
         text, kind = self.told.text()
@@ -146,14 +146,16 @@ class _Routes:
     async def tokenize(self, request: Request) -> Response:
         fields = Fields(await self._json(request))
         fields.any("model")
-        text = fields.text("prompt") if "messages" not in fields._body else None
-        messages, special = fields.any("messages"), fields.flag("add_special_tokens", True)
+        text, messages = fields.text("prompt"), fields.any("messages")
+        special = fields.flag("add_special_tokens", True)
+        spelt = fields.flag("return_token_strs")
         fields.done()
-        if text is None and messages is None:
-            raise fields.bad("prompt", "a text is needed")
+        if (text is None) == (messages is None):
+            raise fields.bad("prompt", "a text is needed, or messages")
         prompts = self.service.prompts
         tokens = (prompts.chat(messages) if text is None else prompts.text(text, special)).tokens
-        return JSONResponse({"tokens": tokens, "count": len(tokens), "max_model_len": self.service.about.longest})
+        found = {"tokens": tokens, "count": len(tokens), "max_model_len": self.service.about.longest}
+        return JSONResponse(found | ({"token_strs": [self.service.spell(t) for t in tokens]} if spelt else {}))
 
     async def detokenize(self, request: Request) -> Response:
         fields = Fields(await self._json(request))
@@ -185,7 +187,7 @@ class _Routes:
         gone = asyncio.ensure_future(_disconnected(request))
         try:
             first = await _before(anext(events), gone)
-            if wanted.stream and first is not None and not answers[first.request_id, first.index].failed_by(first):
+            if wanted.stream and first.reason not in wire.FAILED:
                 return StreamingResponse(
                     _streamed(first, events, answers, head, wanted.usage), media_type="text/event-stream"
                 )
@@ -205,15 +207,16 @@ class _Routes:
         return Response(wire.body(head, every), media_type="application/json")
 
     def _answers(self, wanted: Asked, head: wire.Head) -> dict[tuple[str, int], wire.Answer]:
-        about, found = self.service.about, {}
+        about = self.service.about
+        found: dict[tuple[str, int], wire.Answer] = {}
         for request, prompt in zip(wanted.requests, wanted.prompts):
             for index in range(request.n):
                 look = request.look
                 limit = self.service.settings.look_bytes
                 shown = None if look is None else Shown(look, about.num_layers, about.num_heads, limit)
-                found[request.id, index] = wire.Answer(
-                    len(found), request, prompt, head, self.service.spell, shown, wanted.echo, wanted.drops, wanted.tools
-                )
+                answer = wire.Answer(len(found), request, prompt, head, self.service.spell, shown)
+                answer.echo, answer.drops, answer.tools = wanted.echo, wanted.drops, wanted.tools
+                found[request.id, index] = answer
         return found
 
 

@@ -43,7 +43,10 @@ from regard.serve.text import Detokeniser, StopStrings
 class Computes(Protocol):
     """What an engine needs of a runner."""
 
-    vocabulary: int
+    @property
+    def vocabulary(self) -> int:
+        """Number of logits of a row."""
+        ...
 
     def run(self, work: list[Work], copies: list[Copy], keep: Tensor, wanted: list[Wanted | None]) -> Tensor:
         """Logits of the kept rows, [rows, vocabulary]; fills what is wanted of their attention."""
@@ -67,7 +70,7 @@ class Engine:
         self,
         runner: Computes,
         scheduler: Scheduler,
-        deliver: Callable[[list[Event]], None],
+        deliver: Callable[[list[Event]], None] = lambda events: None,
         tokenizer: Any = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -215,6 +218,11 @@ class Engine:
     @torch.inference_mode()
     def _compute(self, work: list[Work], copies: list[Copy]) -> list[Event]:
         keep, spans = kept_rows(work)
+        now = self.clock()
+        for w in work:
+            if not w.sequence.extra.started:
+                w.sequence.extra.started = True
+                self.times.queue.append(now - w.sequence.extra.queued)
         looks = [looked_at(w) for w in work]
         logits = self.runner.run(work, copies, torch.tensor(keep, dtype=torch.long), looks)
         read_prompts(work, spans, logits, looks)
@@ -259,7 +267,7 @@ class Engine:
             matcher: Matcher | None = w.sequence.extra.matcher
             other.extra = self._writing(other, None if matcher is None else matcher.copy())
             begin, own = w.sequence.extra, other.extra
-            own.queued, own.received = begin.queued, begin.received.copy()
+            own.queued, own.started, own.received = begin.queued, True, begin.received.copy()
             own.prompt_chances, own.prompt_attention = begin.prompt_chances, begin.prompt_attention
         return others
 

@@ -16,13 +16,14 @@ class Metrics:
 
     def __init__(self, engine: Engine) -> None:
         import prometheus_client
+        import prometheus_client.core
 
         self._library: Any = prometheus_client
         self._engine = engine
         self._lock = threading.Lock()
         self._registry = prometheus_client.CollectorRegistry()
-        made = {"registry": self._registry, "buckets": SECONDS}
-        self._first = prometheus_client.Histogram("regard_time_to_first_token_seconds", "From arrival to token.", **made)
+        made: dict[str, Any] = {"registry": self._registry, "buckets": SECONDS}
+        self._first = prometheus_client.Histogram("regard_time_to_first_token_seconds", "Since arrival.", **made)
         self._between = prometheus_client.Histogram("regard_time_between_tokens_seconds", "Of one answer.", **made)
         self._queue = prometheus_client.Histogram("regard_queue_seconds", "From arrival to the first step.", **made)
         self._tokens = prometheus_client.Counter("regard_generated_tokens", "Tokens written.", registry=self._registry)

@@ -36,8 +36,9 @@ _current = threading.local()
 
 @dataclass(frozen=True)
 class Shape:
-    """What a layer keeps per token: key-value heads and their widths; how far back it sees."""
+    """Query heads of a layer, and what it keeps per token: key-value heads and their widths; how far back it sees."""
 
+    heads: int
     groups: int
     key_width: int
     value_width: int
@@ -74,6 +75,11 @@ class Runner:
     def vocabulary(self) -> int:
         """Number of logits of a row."""
         return int(self.model.config.get_text_config().vocab_size)
+
+    @property
+    def num_heads(self) -> int:
+        """Most query heads of a layer."""
+        return max((shape.heads for shape in self.shapes.values()), default=0)
 
     @property
     def num_layers(self) -> int:
@@ -154,7 +160,7 @@ class Runner:
         """One attention module's call: q [1,H,T,D], k, v [1,G,T,D] -> [1,T,H,Dv]."""
         how = self.attends.get(id(module))
         if how is None:
-            how = self.attends[id(module)] = self._read(module, k, v, mask, keywords)
+            how = self.attends[id(module)] = self._read(module, q, k, v, mask, keywords)
         q, k, v = (x[0].transpose(0, 1) for x in (q, k, v))
         assert self.layout is not None
         out = write_and_attend(q, k, v, how, self.layout, self.pages)
@@ -162,7 +168,9 @@ class Runner:
             self.observer(q, how, self.layout, self.pages)
         return out[None]
 
-    def _read(self, module: nn.Module, k: Tensor, v: Tensor, mask: Any, keywords: Mapping[str, Any]) -> Attends:
+    def _read(
+        self, module: nn.Module, q: Tensor, k: Tensor, v: Tensor, mask: Any, keywords: Mapping[str, Any]
+    ) -> Attends:
         """How this module attends, from its first call. Raises UserError for what pages cannot do."""
         known = HARMLESS | {"softcap", "s_aux", "is_causal", "scaling", "dropout"}
         unknown = sorted(name for name, value in keywords.items() if value is not None and name not in known)
@@ -172,7 +180,7 @@ class Runner:
             raise UserError(f"{self.name} attends without a causal mask, so it cannot be served from pages")
         window = _window(mask.question["mask_function"], self.name)
         layer = len(self.shapes)
-        self.shapes[layer] = Shape(k.shape[1], k.shape[3], v.shape[3], window)
+        self.shapes[layer] = Shape(q.shape[1], k.shape[1], k.shape[3], v.shape[3], window)
         if window not in self.pages.groups:  # while it is tried, all layers share one group
             self.pages.groups[window] = (0, next(iter(self.pages.groups.values()))[1])
         scale, cap, sink = (keywords.get(name) for name in ("scaling", "softcap", "s_aux"))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -55,7 +55,7 @@ class Service:
             if queue is not None:
                 queue.put_nowait(event)
 
-    async def events(self, requests: list[Request]) -> AsyncIterator[Event]:
+    async def events(self, requests: list[Request]) -> AsyncGenerator[Event, None]:
         """All events of some requests until every answer is complete. What is left when the reader goes away is
         cancelled. Raises UserError, before anything is computed, when one of them cannot be taken."""
         queue: asyncio.Queue[Event] = asyncio.Queue()

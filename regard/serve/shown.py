@@ -61,7 +61,8 @@ class Shown:
         and only in the last."""
         parts = []
         if first:
-            parts += [f"{json.dumps(name)}: {json.dumps(value)}" for name, value in self._about.items() if value is not None]
+            about = {name: value for name, value in self._about.items() if value is not None}
+            parts.append(json.dumps(about)[1:-1])
             if self.prompt:
                 parts.append(f'"prompt": [{", ".join(self.prompt)}]')
         parts.append(f'"rows": [{", ".join(self.rows if rows is None else rows)}]')

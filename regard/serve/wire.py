@@ -14,6 +14,7 @@ from regard.serve.sampler import Chances
 from regard.serve.shown import Shown
 from regard.serve.tools import held_from, tool_calls
 
+FAILED = ("error", "deadline", "cancelled")  # reasons of an answer that is not complete
 Spell = Callable[[int], str]  # the text of a token by itself
 
 
@@ -74,7 +75,7 @@ class Answer:
     @property
     def failed(self) -> bool:
         """Whether it ended before it was complete."""
-        return self.reason in ("error", "deadline", "cancelled")
+        return self.reason in FAILED
 
     def choice(self) -> str:
         """The whole choice."""
