@@ -171,9 +171,7 @@ class Engine:
             events += ended(sequence, "deadline", "the request's time ran out")
         plan = self.scheduler.schedule(self._guesses())
         if plan.work:
-            # A row that is alone in its sequence is a decode; the runner wants those first.
-            work = sorted(plan.work, key=lambda w: w.stop - w.start > 1)
-            events += self._compute(work, plan.copies)
+            events += self._compute(plan.work, plan.copies)
         if events:
             self.deliver(events)
         return bool(plan.work)

@@ -8,16 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from itertools import accumulate
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from regard import core
-from regard.ranges import Ranges
-from regard.run.layout import Paged
-from regard.run.paged import new_pages, paged, paged_decode, write_pages
-from regard.serve.pool import GONE, Copy
+from regard.run.native import NATIVE
+from regard.run.pages import new_pages, write_pages
+from regard.serve.pool import Copy
 from regard.serve.scheduler import Work
 
 
@@ -66,17 +66,13 @@ class Pages:
 
 
 class StepLayout:
-    """Where the rows of a step stand: rows of sequences with one row first, then those with several."""
+    """Where the rows of a step stand, sequence by sequence, and what of their attention all layers share."""
 
     def __init__(self, work: Sequence[Work], page_size: int) -> None:
         self.work = work
         self.page_size = page_size
-        self.num_single = sum(w.stop - w.start == 1 for w in work)
-        assert all(w.stop - w.start == 1 for w in work[: self.num_single]), "sequences with one row come first"
         counts = [w.stop - w.start for w in work]
-        self.cu_rows = [0]
-        for count in counts:
-            self.cu_rows.append(self.cu_rows[-1] + count)
+        self.cu_rows = [0, *accumulate(counts)]
         self.lengths = torch.tensor([w.stop for w in work], dtype=torch.int32)
         starts = torch.tensor([w.start for w in work])
         self.sequence_of_row = torch.arange(len(work)).repeat_interleave(torch.tensor(counts))
@@ -84,8 +80,8 @@ class StepLayout:
         self.positions = (starts - first_row)[self.sequence_of_row] + torch.arange(self.cu_rows[-1])
         self._tables: dict[int, Tensor] = {}
         self._slots: dict[int, Tensor] = {}
-        self._starts: dict[int, Tensor] = {}
-        self._ranges: dict[int | None, Ranges] = {}
+        self._layouts: dict[int, core.Paged] = {}
+        self._plans: dict[Any, core.Plan] = {}
 
     def table(self, group: int) -> Tensor:
         """int32 [S, pages]: the block table of a group; pages given back read as 0, which nothing looks at."""
@@ -94,7 +90,7 @@ class StepLayout:
             lists = [w.sequence.table.pages[group] for w in self.work]
             wide = max(map(len, lists))
             table = torch.tensor([pages + [0] * (wide - len(pages)) for pages in lists], dtype=torch.int32)
-            self._tables[group] = table = table.where(table != GONE, 0)
+            self._tables[group] = table = table.clamp(min=0)
         return table
 
     def slots(self, group: int) -> Tensor:
@@ -105,64 +101,44 @@ class StepLayout:
             self._slots[group] = slots = page.long() * self.page_size + self.positions % self.page_size
         return slots
 
-    def single(self, group: int) -> Paged:
-        """The sequences with one row."""
-        return Paged(self.table(group)[: self.num_single], self.lengths[: self.num_single], self.page_size)
+    def layout(self, group: int) -> core.Paged:
+        """The step as regard.run knows it."""
+        layout = self._layouts.get(group)
+        if layout is None:
+            cu_query = torch.tensor(self.cu_rows, dtype=torch.int32)
+            layout = self._layouts[group] = core.Paged(self.table(group), self.lengths, self.page_size, cu_query)
+        return layout
 
-    def several(self, group: int) -> Paged:
-        """The sequences with several rows."""
-        return Paged(self.table(group)[self.num_single :], self.lengths[self.num_single :], self.page_size)
-
-    @cached_property
-    def cu_several(self) -> Tensor:
-        """int32: where the rows of each sequence with several begin, counted from the first of them."""
-        first = self.cu_rows[self.num_single]
-        return torch.tensor([row - first for row in self.cu_rows[self.num_single :]], dtype=torch.int32)
-
-    def starts(self, window: int) -> Tensor:
-        """int32 [single]: the first visible slot of each sequence with one row."""
-        if window not in self._starts:
-            self._starts[window] = (self.lengths[: self.num_single] - window).clamp(min=0)
-        return self._starts[window]
-
-    def ranges(self, window: int | None, group: int) -> Ranges:
-        """What the rows of sequences with several see."""
-        if window not in self._ranges:
-            self._ranges[window] = self.several(group).documents(self.cu_several).causal(window)
-        return self._ranges[window]
+    def plan(self, how: Attends, group: int, q: Tensor, keys: Tensor, values: Tensor) -> core.Plan:
+        """The attention of one layer; layers that attend alike share all but the tensors."""
+        alike = (how.window, how.scale, how.softcap, None if how.sink is None else how.layer)
+        plan = self._plans.get(alike)
+        if plan is None:
+            layout = self.layout(group)
+            plan = self._plans[alike] = core.Plan(
+                q,
+                keys,
+                values,
+                layout.query_positions,
+                layout.key_positions,
+                how.terms,
+                layout.causal(how.window),
+                core.Softmax(how.sink),
+                layout,
+            )
+        return plan.over(q, keys, values)
 
 
 def write_and_attend(q: Tensor, k: Tensor, v: Tensor, how: Attends, layout: StepLayout, pages: Pages) -> Tensor:
-    """Put the step's keys and values into their pages, and attend. q [T,H,Dk], k [T,G,Dk], v [T,G,Dv] -> [T,H,Dv]."""
+    """Put the step's keys and values into their pages, and attend. q [1,H,T,Dk], k [1,G,T,Dk], v [1,G,T,Dv] ->
+    [1,T,H,Dv]."""
+    k, v = k[0].transpose(0, 1), v[0].transpose(0, 1)
     keys, values = pages.of(how, k, v)
     group = pages.groups[how.window][0]
     write_pages(k, v, layout.slots(group), keys, values)
-    single = layout.num_single
-    out = torch.empty((q.shape[0], q.shape[1], v.shape[2]), dtype=q.dtype)
-    if single and how.softcap is None:
-        starts = None if how.window is None else layout.starts(how.window)
-        sink = None if how.sink is None else how.sink.float()
-        found = paged_decode(q[:single], keys, values, layout.single(group), scale=how.scale, starts=starts, sink=sink)
-        assert found.out is not None
-        out[:single] = found.out
-    elif single:
-        alone = layout.single(group)
-        seen = alone.documents().causal(how.window)
-        out[:single] = _attend(q[:single], keys, values, alone, None, how, seen)
-    if single < q.shape[0]:
-        seen = layout.ranges(how.window, group)
-        out[single:] = _attend(q[single:], keys, values, layout.several(group), layout.cu_several, how, seen)
-    return out
-
-
-def _attend(
-    q: Tensor, keys: Tensor, values: Tensor, where: Paged, cu_query: Tensor | None, how: Attends, seen: Ranges
-) -> Tensor:
-    sink = None if how.sink is None else how.sink.float()
-    softmax = core.Softmax(sink)
-    out = paged(q, keys, values, where, cu_query, terms=how.terms, ranges=seen, softmax=softmax).out
+    out = NATIVE.walk(layout.plan(how, group, q, keys, values), None, True).out
     assert out is not None
-    return out
+    return out.transpose(1, 2)
 
 
 def row_weights(q: Tensor, rows: Tensor, longest: int, how: Attends, layout: StepLayout, pages: Pages) -> Tensor:

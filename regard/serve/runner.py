@@ -132,7 +132,7 @@ class Runner:
         keep: Tensor | None = None,
         wanted: Sequence[Wanted | None] = (),
     ) -> Tensor:
-        """Logits float32 [kept rows, vocabulary] of a step; work with one row comes first. keep: rows, default all;
+        """Logits float32 [kept rows, vocabulary] of a step; keep: rows, default all;
         wanted: of each work, the rows whose attention is to be seen."""
         ids = torch.tensor([token for w in work for token in _tokens_of(w)])
         self.pages.copy(copies)
@@ -161,12 +161,11 @@ class Runner:
         how = self.attends.get(id(module))
         if how is None:
             how = self.attends[id(module)] = self._read(module, q, k, v, mask, keywords)
-        q, k, v = (x[0].transpose(0, 1) for x in (q, k, v))
         assert self.layout is not None
         out = write_and_attend(q, k, v, how, self.layout, self.pages)
         if self.observer is not None:
-            self.observer(q, how, self.layout, self.pages)
-        return out[None]
+            self.observer(q[0].transpose(0, 1), how, self.layout, self.pages)
+        return out
 
     def _read(
         self, module: nn.Module, q: Tensor, k: Tensor, v: Tensor, mask: Any, keywords: Mapping[str, Any]
@@ -209,11 +208,9 @@ class Runner:
         found: list[list[Tensor]] = [[] for _ in probe]
         for i in range(3):
             work = [Work(w, cut[i], cut[i + 1]) for w, cut in zip(written, cuts)]
-            order = sorted(range(len(work)), key=lambda at: work[at].stop - work[at].start > 1)
-            logits = self.run([work[at] for at in order], [])
-            rows = [work[at].stop - work[at].start for at in order]
-            for at, part in zip(order, logits.split(rows)):
-                found[at].append(part)
+            logits = self.run(work, [])
+            for parts, part in zip(found, logits.split([w.stop - w.start for w in work])):
+                parts.append(part)
         for own, parts in zip(plain, found):
             scale, off = float(own.abs().max()), float((torch.cat(parts) - own).abs().max())
             if not off <= 2e-3 * max(1.0, scale):
