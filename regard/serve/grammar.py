@@ -31,7 +31,9 @@ class Grammars:
         try:
             match grammar.kind:
                 case "json_schema":
-                    compiled = library.grammar_from_json_schema(json.loads(grammar.text), defaults={"whitespace_flexible": False})
+                    compiled = library.grammar_from_json_schema(
+                        json.loads(grammar.text), defaults={"whitespace_flexible": False}
+                    )
                 case "regex":
                     compiled = library.grammar_from_regex(grammar.text)
                 case "lark":
