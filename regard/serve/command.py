@@ -15,7 +15,7 @@ from regard.errors import UserError, is_file
 from regard.serve.asked import About
 from regard.serve.engine import Engine
 from regard.serve.prompt import Prompts
-from regard.serve.runner import Runner
+from regard.serve.runner import Runner, quiet
 from regard.serve.scheduler import Limits, Scheduler
 from regard.serve.service import Service, Settings
 
@@ -118,6 +118,7 @@ def serve(options: Options, host: str, port: int) -> None:
     except ImportError as error:
         raise UserError(f"serving needs {error.name}: pip install 'regard[serve]'") from None
     listening = _listen(host, port)
+    quiet()
     service, said = serving(options)
     at = listening.getsockname()[:2]
     print(f"regard serves {service.about.model} on http://{_host(at[0])}:{at[1]}  ({said})", flush=True)

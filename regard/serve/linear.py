@@ -1,4 +1,8 @@
-"""Linear layers for serving: those that share an input joined into one product, weights packed once."""
+"""Linear layers for serving: those that share an input joined into one product, weights packed once.
+
+Weights that are bfloat16 numbers, whatever type holds them, are stored as such: half the bytes to read, the same bits
+of every result.
+"""
 
 from __future__ import annotations
 
@@ -89,11 +93,17 @@ def _join(module: nn.Module) -> int:
         if any(layer.bias is not None for layer in layers):
             bias = torch.cat([_bias(layer) for layer in layers])
         sizes = [layer.out_features for layer in layers]
-        shared = Shared(PackedLinear.pack(weight, bias), sizes, weight.dtype)
+        shared = Shared(PackedLinear.pack(_stored(weight), bias), sizes, weight.dtype)
         for index, name in enumerate(names):
             setattr(module, name, Part(shared, index, weight.shape[1]))
         made += 1
     return made
+
+
+def _stored(weight: Tensor) -> Tensor:
+    """The weight as bfloat16 where that changes none of its numbers."""
+    half = weight.bfloat16()
+    return half if bool((half == weight).all()) else weight.float()
 
 
 def _bias(layer: nn.Linear) -> Tensor:
@@ -103,9 +113,9 @@ def _bias(layer: nn.Linear) -> Tensor:
 def _packed(layer: nn.Module) -> Packed | None:
     """The packed form of a linear layer (or of GPT-2's, which keeps its weight transposed); None for other modules."""
     if type(layer) is nn.Linear:
-        return Packed(PackedLinear.pack(layer.weight, layer.bias), layer.weight.dtype)
+        return Packed(PackedLinear.pack(_stored(layer.weight.detach()), layer.bias), layer.weight.dtype)
     if type(layer).__name__ == "Conv1D" and getattr(layer, "nf", None) is not None:
         weight: Any = layer.weight
         bias: Any = layer.bias
-        return Packed(PackedLinear.pack(weight.detach().T, bias), weight.dtype)
+        return Packed(PackedLinear.pack(_stored(weight.detach().T), bias), weight.dtype)
     return None

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.masking_utils import AttentionMaskInterface
 from transformers.modeling_utils import AttentionInterface
+from transformers.utils import logging
 
 from regard.errors import UserError
 from regard.hf.calls import HARMLESS
@@ -220,6 +221,12 @@ class Runner:
                 )
         if not self.shapes:
             raise UserError(f"{self.name} computes no attention through transformers' interface, so it is not served")
+
+
+def quiet() -> None:
+    """Let transformers draw no progress bars and give no advice; for a process of our own."""
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
 
 
 def _tokens_of(work: Work) -> list[int]:
