@@ -8,21 +8,20 @@ by name when the two differ.
 from __future__ import annotations
 
 import inspect
-import threading
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import PreTrainedModel
-from transformers.masking_utils import AttentionMaskInterface
-from transformers.modeling_utils import AttentionInterface
 from transformers.utils import logging
 
 from regard.errors import UserError
-from regard.hf.calls import HARMLESS
-from regard.hf.masks import ModelMask, _cells, model_mask
+from regard.hf.families import HARMLESS, SINKS
+from regard.hf.masks import ModelMask, _cells
+from regard.hf.seam import AttentionCall, Handler, handling
 from regard.serve.linear import pack
 from regard.serve.look import Looking, Wanted
 from regard.serve.pages import Attends, Pages, StepLayout, write_and_attend
@@ -31,8 +30,7 @@ from regard.serve.request import Request, Sampling, Stopping
 from regard.serve.request import Sequence as Written
 from regard.serve.scheduler import Work
 
-NAME = "regard_serve"
-_current = threading.local()
+KNOWN = HARMLESS | {"softcap", "is_causal", *SINKS}
 
 
 @dataclass(frozen=True)
@@ -50,8 +48,10 @@ class Shape:
         return self.groups * (self.key_width + self.value_width) * page_size * dtype.itemsize
 
 
-class Runner:
+class Runner(Handler):
     """A model that computes steps. page_size: tokens of a page; dtype: of keys and values in pages."""
+
+    masks: Literal["own", "described", "none"] = "described"
 
     def __init__(self, model: PreTrainedModel, page_size: int = 16, dtype: torch.dtype = torch.float32) -> None:
         self.model = model
@@ -68,9 +68,18 @@ class Runner:
         probe = _probe_ids(model)
         with torch.inference_mode():
             plain = [model(input_ids=ids[None], use_cache=False).logits[0].float() for ids in probe]
-        self._enter()
-        pack(model)
-        self._try(probe, plain)
+        self._attached = ExitStack()
+        try:
+            pack(model)
+            self._attached.enter_context(handling(model, self))
+            self._try(probe, plain)
+        except BaseException:
+            self._attached.close()
+            raise
+
+    def close(self) -> None:
+        """Let go of the model; its linear layers stay packed."""
+        self._attached.close()
 
     @property
     def vocabulary(self) -> int:
@@ -140,7 +149,6 @@ class Runner:
         self.layout = StepLayout(work, self.page_size)
         looking = Looking(wanted, self.num_layers) if any(wanted) else None
         self.observer = looking
-        _current.runner = self
         try:
             with torch.inference_mode():
                 out = self.model(
@@ -151,29 +159,27 @@ class Runner:
                     logits_to_keep=torch.arange(len(ids)) if keep is None else keep,
                 )
         finally:
-            _current.runner = None
             self.layout = self.observer = None
         if looking is not None:
             looking.finish()
         return out.logits[0].float()
 
-    def attend(self, module: nn.Module, q: Tensor, k: Tensor, v: Tensor, mask: Any, **keywords: Any) -> Tensor:
+    def attend(self, call: AttentionCall) -> Tensor:
         """One attention module's call: q [1,H,T,D], k, v [1,G,T,D] -> [1,T,H,Dv]."""
-        how = self.attends.get(id(module))
+        if self.layout is None:
+            raise UserError(f"{self.name} is being served; load it again to call it by itself")
+        how = self.attends.get(id(call.module))
         if how is None:
-            how = self.attends[id(module)] = self._read(module, q, k, v, mask, keywords)
-        assert self.layout is not None
-        out = write_and_attend(q, k, v, how, self.layout, self.pages)
+            how = self.attends[id(call.module)] = self._read(call)
+        out = write_and_attend(call.query, call.key, call.value, how, self.layout, self.pages)
         if self.observer is not None:
-            self.observer(q[0].transpose(0, 1), how, self.layout, self.pages)
+            self.observer(call.query[0].transpose(0, 1), how, self.layout, self.pages)
         return out
 
-    def _read(
-        self, module: nn.Module, q: Tensor, k: Tensor, v: Tensor, mask: Any, keywords: Mapping[str, Any]
-    ) -> Attends:
+    def _read(self, call: AttentionCall) -> Attends:
         """How this module attends, from its first call. Raises UserError for what pages cannot do."""
-        known = HARMLESS | {"softcap", "s_aux", "is_causal", "scaling", "dropout"}
-        unknown = sorted(name for name, value in keywords.items() if value is not None and name not in known)
+        q, k, v, mask, keywords = call.query, call.key, call.value, call.mask, call.keywords
+        unknown = sorted(name for name, value in keywords.items() if value is not None and name not in KNOWN)
         if unknown:
             raise UserError(f"{self.name} passes {', '.join(unknown)} to its attention, which serving does not know")
         if keywords.get("is_causal") is False or not isinstance(mask, ModelMask):
@@ -183,19 +189,11 @@ class Runner:
         self.shapes[layer] = Shape(q.shape[1], k.shape[1], k.shape[3], v.shape[3], window)
         if window not in self.pages.groups:  # while it is tried, all layers share one group
             self.pages.groups[window] = (0, next(iter(self.pages.groups.values()))[1])
-        scale, cap, sink = (keywords.get(name) for name in ("scaling", "softcap", "s_aux"))
-        scale = k.shape[3] ** -0.5 if scale is None else float(scale)
-        return Attends(layer, window, scale, cap, None if sink is None else sink.detach().float())
+        scale = k.shape[3] ** -0.5 if call.scaling is None else float(call.scaling)
+        sink = next((keywords[name] for name in SINKS if keywords.get(name) is not None), None)
+        return Attends(layer, window, scale, keywords.get("softcap"), None if sink is None else sink.detach().float())
 
-    # ---- entering and trying ---------------------------------------------------------------------------------------
-
-    def _enter(self) -> None:
-        AttentionInterface.register(NAME, _attention)
-        AttentionMaskInterface.register(NAME, _mask)
-        for module in self.model.modules():
-            config: Any = getattr(module, "config", None)
-            if hasattr(config, "_attn_implementation_internal"):
-                config._attn_implementation_internal = NAME
+    # ---- trying ------------------------------------------------------------------------------------------------------
 
     def _try(self, probe: list[Tensor], plain: list[Tensor]) -> None:
         """The probes in pages, in chunks side by side, against the model's plain forward."""
@@ -287,19 +285,3 @@ def _window(function: Any, name: str) -> int | None:
             case other:
                 raise UserError(f"{name} masks its attention by {other}, which serving does not know")
     return min(windows) if windows else None
-
-
-@torch.compiler.disable
-def _attention(
-    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Any, **keywords: Any
-) -> tuple[Tensor, None]:
-    """What transformers calls while a runner computes a step."""
-    runner = getattr(_current, "runner", None)
-    if runner is None:
-        raise UserError("this model is being served; load it again to call it by itself")
-    return runner.attend(module, query, key, value, attention_mask, **keywords), None
-
-
-@torch.compiler.disable
-def _mask(**question: Any) -> ModelMask:
-    return model_mask("sdpa", question)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import statistics
 from dataclasses import dataclass, field
 from typing import Any
@@ -22,7 +23,7 @@ class Replay:
         came within first_within and whose tokens came on average within between_within of each other."""
         written = sum(map(len, self.times))
         first = [t[0] for t in self.times if t]
-        gaps = sorted(b - a for t in self.times for a, b in zip(t, t[1:]))
+        gaps = sorted(b - a for t in self.times for a, b in itertools.pairwise(t))
         per_token = [(t[-1] - t[0]) / (len(t) - 1) for t in self.times if len(t) > 1]
         good = sum(
             t[0] <= first_within and (len(t) < 2 or (t[-1] - t[0]) / (len(t) - 1) <= between_within)
