@@ -1,4 +1,4 @@
-"""The verb `serve`: its options; the work is in command.py."""
+"""`regard serve`."""
 
 from __future__ import annotations
 
