@@ -61,7 +61,10 @@ ARROWS = {
     "regard.hf": RUN | SEEING | {"regard.hf"},
     "regard.view": MECHANISM | {"regard.statistic", "regard.seeing", "regard.view"},
     "regard.seq2seq": RUN | SEEING | {"regard.nn", "regard.hf", "regard.seq2seq"},
-    "regard.serve": RUN | SEEING | {"regard.hf", "regard.serve"},
+    "regard.serve": {"regard.errors", "regard.serve"},
+    "regard.serve.pages": RUN | {"regard.serve.pool", "regard.serve.scheduler"},
+    "regard.serve.linear": RUN,
+    "regard.serve.runner": RUN | {"regard.hf", "regard.serve"},
     "regard.explain": RUN | {"regard.zoo", "regard.text", "regard.view", "regard.explain"},
     "regard.bench": {"regard"},
     "regard.cli": {"regard.errors"},
@@ -80,11 +83,16 @@ OUTSIDE = {
     "matplotlib": {"regard.view", "regard.explain", "regard.bench"},
     "rich": {"regard.view", "regard.explain", "regard.bench", "regard.cli"},
     "typer": {"regard.cli"},
+    "starlette": {"regard.serve.app"},
+    "uvicorn": {"regard.serve.command"},
+    "prometheus_client": {"regard.serve.metrics"},
+    "llguidance": {"regard.serve.grammar"},
     "pandas": {"regard.view"},
     "psutil": {"regard.bench"},
     "triton": {"regard.run.triton"},
 }
-LAZY = {"matplotlib", "rich", "pandas", "PIL", "triton", "psutil"}  # never at module level
+# never at module level
+LAZY = {"matplotlib", "rich", "pandas", "PIL", "triton", "psutil", "uvicorn", "prometheus_client", "llguidance"}
 KERNELS = (
     "regard.run.triton.kernels"  # but here: kernels are compiled where they are defined, so nobody loads these early
 )

@@ -25,6 +25,16 @@ def test_a_packed_layer_is_the_plain_product(outputs: int, depth: int, rows: int
 
 
 @pytest.mark.parametrize("outputs,depth", SHAPES)
+@pytest.mark.parametrize("rows", [1, 5, 40])
+def test_bfloat16_weights_give_the_bits_of_float32(outputs: int, depth: int, rows: int) -> None:
+    torch.manual_seed(0)
+    weight, bias, x = torch.randn(outputs, depth).bfloat16(), torch.randn(outputs), torch.randn(rows, depth)
+    packed = PackedLinear.pack(weight, bias)
+    assert packed.panels.dtype == torch.bfloat16
+    assert torch.equal(packed(x), PackedLinear.pack(weight.float(), bias)(x))
+
+
+@pytest.mark.parametrize("outputs,depth", SHAPES)
 def test_int8_weights_are_scaled_per_output(outputs: int, depth: int) -> None:
     torch.manual_seed(0)
     weight, scale = torch.randint(-127, 128, (outputs, depth), dtype=torch.int8), torch.rand(outputs)

@@ -11,11 +11,13 @@ from torch import Tensor
 from regard.run.native.extension import extension
 
 PANEL = 32
+STORED = {torch.float32: 0, torch.int8: 1, torch.bfloat16: 2}
 
 
 @dataclass(frozen=True, eq=False)
 class PackedLinear:
-    """y = x · wᵀ + b with w [N,K] in panels of 32 outputs, [N/32, K, 32]; float32, or int8 with a scale per output.
+    """y = x · wᵀ + b with w [N,K] in panels of 32 outputs, [N/32, K, 32]; float32, int8 with a scale per output, or
+    bfloat16, which takes half the memory and gives the bits that the same weights in float32 give.
 
     A row's result does not depend on the other rows of the call: same bits alone and in any batch.
     """
@@ -32,11 +34,12 @@ class PackedLinear:
 
     @classmethod
     def pack(cls, weight: Tensor, bias: Tensor | None = None, scale: Tensor | None = None) -> PackedLinear:
-        """From a weight [N,K]: floating point, or int8 with its scale [N] (w = scale · int8)."""
+        """From a weight [N,K]: floating point (bfloat16 stays, others become float32), or int8 with its scale [N]
+        (w = scale · int8)."""
         if (weight.dtype == torch.int8) != (scale is not None):
             raise ValueError(f"int8 weights come with a scale per output and others without, got {weight.dtype}")
         outputs, depth = weight.shape
-        stored = weight.detach() if weight.dtype == torch.int8 else weight.detach().float()
+        stored = weight.detach() if weight.dtype in STORED else weight.detach().float()
         padded = torch.nn.functional.pad(stored, (0, 0, 0, -outputs % PANEL))
         panels = padded.view(-1, PANEL, depth).transpose(1, 2).contiguous()
         return cls(panels, _floats(scale), _floats(bias), outputs)
@@ -67,10 +70,10 @@ class PackedLinear:
         return y if x.ndim == 2 else y.view(*x.shape[:-1], self.num_outputs)
 
     @cached_property
-    def _weights(self) -> tuple[int, bool, int, int]:
-        """Addresses of panels, scale and bias, and whether the panels are int8, as the extension takes them."""
+    def _weights(self) -> tuple[int, int, int, int]:
+        """Addresses of panels, scale and bias, and what the panels hold, as the extension takes them."""
         scale, bias = (0 if t is None else t.data_ptr() for t in (self.scale, self.bias))
-        return self.panels.data_ptr(), self.panels.dtype == torch.int8, scale, bias
+        return self.panels.data_ptr(), STORED[self.panels.dtype], scale, bias
 
 
 def _floats(x: Tensor | None) -> Tensor | None:

@@ -154,11 +154,11 @@ NB_MODULE(_core, m) {
           return read_floats(reinterpret_cast<const float*>(address), count, threads);
         },
         "address"_a, "count"_a, "threads"_a);
-  m.def("multiply_packed", [](uintptr_t weights, bool int8, uintptr_t scale, uintptr_t bias, uintptr_t x, uintptr_t y,
+  m.def("multiply_packed", [](uintptr_t weights, int stored, uintptr_t scale, uintptr_t bias, uintptr_t x, uintptr_t y,
                               std::array<int64_t, 5> sizes, int threads) {
     const auto [rows, depth, outputs, x_row, y_row] = sizes;
-    const PackedProduct call{reinterpret_cast<const void*>(weights), int8, reinterpret_cast<const float*>(scale),
-                             reinterpret_cast<const float*>(bias), reinterpret_cast<const float*>(x),
+    const PackedProduct call{reinterpret_cast<const void*>(weights), static_cast<Stored>(stored),
+                             reinterpret_cast<const float*>(scale), reinterpret_cast<const float*>(bias), reinterpret_cast<const float*>(x),
                              reinterpret_cast<float*>(y), rows, depth, outputs, x_row, y_row};
     nb::gil_scoped_release release;
     multiply_packed(call, threads);

@@ -1,11 +1,12 @@
 // y = x · wᵀ + b for few rows: one pass over the weights, which are packed in panels of 32 outputs, [N/32][K][32],
-// as float32 or as int8 with one scale per output.
+// as float32, as bfloat16 that is widened in registers, or as int8 with one scale per output.
 //
 // A tile of up to 12 rows × 32 outputs stays in registers over all of K, so each y is one chain of k in order: a row's
 // bits do not depend on how many rows there are.
 #pragma once
 #include "packed.h"
 #include "tile.h"
+#include "widen.h"
 
 namespace regard::REGARD_ISA {
 
@@ -27,6 +28,7 @@ struct Fetch {
 };
 
 REGARD_INLINE vf load_weights(const float* w) { return load(w); }
+REGARD_INLINE vf load_weights(const Bf16* w) { return load_widened(w); }
 
 REGARD_INLINE vf load_weights(const int8_t* w) {
 #if defined(__AVX512F__)
@@ -111,10 +113,10 @@ static void multiply_panel(const PackedProduct& call, int64_t panel) {
 
 static void multiply_packed(const PackedProduct& call, int64_t first_panel, int64_t last_panel) {
   for (int64_t panel = first_panel; panel < last_panel; ++panel) {
-    if (call.int8) {
-      multiply_panel<int8_t>(call, panel);
-    } else {
-      multiply_panel<float>(call, panel);
+    switch (call.stored) {
+      case Stored::f32: multiply_panel<float>(call, panel); break;
+      case Stored::i8: multiply_panel<int8_t>(call, panel); break;
+      case Stored::bf16: multiply_panel<Bf16>(call, panel); break;
     }
   }
 }

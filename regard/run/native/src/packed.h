@@ -6,9 +6,11 @@ namespace regard {
 
 constexpr int PANEL = 32;  // outputs side by side
 
+enum class Stored : int { f32 = 0, i8 = 1, bf16 = 2 };
+
 struct PackedProduct {
-  const void* weights;  // [N/32][K][32], float32 or int8, the last panel filled up with zeros
-  bool int8;
+  const void* weights;  // [N/32][K][32], the last panel filled up with zeros
+  Stored stored;
   const float *scale, *bias;  // [N] or null
   const float* x;
   float* y;

@@ -1,0 +1,38 @@
+"""`regard bench serve`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from regard.cli.arguments import numbers_in
+from regard.cli.printing import progress, result_of
+
+
+def serve(
+    shape: Annotated[str, typer.Option(help="Shape of a model of random weights: smollm-135m, tiny.")] = "smollm-135m",
+    requests: Annotated[int, typer.Option(help="Requests of the load.")] = 32,
+    rate: Annotated[float | None, typer.Option(help="Arrivals per second (Poisson). Default: all at once.")] = None,
+    shared: Annotated[int, typer.Option(help="Tokens that all prompts begin with.")] = 0,
+    trace: Annotated[Path | None, typer.Option(help="A trace (csv) in place of drawn lengths.")] = None,
+    scale: Annotated[float, typer.Option(help="Factor on a trace's lengths.")] = 0.1,
+    faster: Annotated[float, typer.Option(help="Factor on a trace's arrivals.")] = 1.0,
+    against: Annotated[str, typer.Option(help="Any of regard, look, one, static, continuous.")] = "regard,static",
+    batches: Annotated[str, typer.Option(help="Sizes of static batches.")] = "8,16,32",
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """One load of requests served by regard and by transformers: one by one, in padded batches, continuously."""
+    from regard.bench.serving import load
+    from regard.bench.serving import run as bench
+    from regard.bench.serving.models import vocabulary
+
+    size = vocabulary(shape)
+    if trace is not None:
+        asks = load.trace(trace, requests, size, scale, faster)
+    else:
+        asks = load.lognormal(requests, size, rate=rate, shared=shared)
+    names = [name.strip() for name in against.split(",")]
+    result = bench.run(shape, asks, names, numbers_in(batches, "--batches") or [], progress)
+    result_of(result, as_json, bench.table)

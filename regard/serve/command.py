@@ -1,0 +1,161 @@
+"""`regard serve`: from the words of the command line to a running server."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from regard.errors import UserError, is_file
+from regard.serve.asked import About
+from regard.serve.engine import Engine
+from regard.serve.prompt import Prompts
+from regard.serve.runner import Runner, quiet
+from regard.serve.scheduler import Limits, Scheduler
+from regard.serve.service import Service, Settings
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+PART_OF_FREE = 0.3  # of the memory that is free at start goes to pages, unless --memory says how much
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the command was told. memory: bytes for pages, None for a part of what is free."""
+
+    model: str | None = None
+    name: str | None = None
+    memory: int | None = None
+    page_size: int = 16
+    page_dtype: str = "float32"
+    max_running: int = 64
+    max_waiting: int = 1024
+    token_budget: int = 512
+    max_length: int | None = None
+    max_seconds: float = 600.0
+    reuse: bool = True
+    api_key: str | None = None
+    chat_template: Path | None = None
+    body_bytes: int = 8 << 20
+    look_bytes: int = 32 << 20
+    patience: float = 30.0
+
+
+def serving(options: Options) -> tuple[Service, str]:
+    """A service of a model, and one sentence on what memory it takes. Raises UserError."""
+    from regard.hf.load import load
+
+    if options.page_dtype not in DTYPES:
+        raise UserError(f"--page-dtype {options.page_dtype}: one of {', '.join(DTYPES)} is needed")
+    template = _template(options.chat_template)
+    loaded = load(options.model)
+    weights = sum(p.numel() * 4 for p in loaded.model.parameters())
+    runner = Runner(loaded.model.float(), options.page_size, DTYPES[options.page_dtype])
+    longest = min(runner.max_length, options.max_length or runner.max_length)
+    cost = sum(s.page_bytes(runner.page_size, runner.dtype) for s in runner.shapes.values())
+    memory = options.memory if options.memory is not None else _default_memory(cost, longest, options)
+    pool = runner.pool(memory, options.token_budget, options.max_running, options.reuse)
+    limits = Limits(options.token_budget, options.max_running, options.max_waiting, longest)
+    engine = Engine(runner, Scheduler(pool, limits), tokenizer=loaded.tokenizer)
+    fits = int(min(longest, pool.longest(options.token_budget)))
+    name = options.name or (Path(options.model).name if options.model else "regard-default")
+    about = About(
+        name, runner.vocabulary, fits, runner.num_layers, runner.num_heads, _ends(loaded.model),
+        max_n=min(64, options.max_running), max_seconds=options.max_seconds,
+    )  # fmt: skip
+    settings = Settings(options.api_key, options.body_bytes, options.look_bytes, options.patience)
+    tokens = pool.groups[0].num_pages * runner.page_size
+    said = (
+        f"weights take {_mib(weights)}; keys and values of {tokens:,} tokens {_mib(pool_bytes(runner, pool))}, which "
+        f"--memory {'says' if options.memory is not None else 'changes'}; up to {options.max_running} answers at once"
+    )
+    prompts = Prompts(loaded.tokenizer, runner.vocabulary, template)
+    return Service(engine, about, prompts, settings, {"attention": {"layers": runner.num_layers}}), said
+
+
+def pool_bytes(runner: Runner, pool: Any) -> int:
+    """Bytes of all pages."""
+    by_window = {group.window: group.num_pages for group in pool.groups}
+    return sum(s.page_bytes(runner.page_size, runner.dtype) * by_window[s.window] for s in runner.shapes.values())
+
+
+def _default_memory(cost: int, longest: int, options: Options) -> int:
+    """A part of the free memory, but no more than all running sequences at full length can use."""
+    try:
+        free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (ValueError, OSError):
+        free = 4 << 30
+    return min(int(free * PART_OF_FREE), cost * -(-longest // options.page_size) * options.max_running)
+
+
+def _mib(count: int) -> str:
+    return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{count / 2**20:.0f} MiB"
+
+
+def _ends(model: Any) -> frozenset[int]:
+    ends = model.generation_config.eos_token_id
+    return frozenset(() if ends is None else ends if isinstance(ends, list) else [ends])
+
+
+def _template(path: Path | None) -> str | None:
+    if path is None:
+        return None
+    if not is_file(path):
+        raise UserError(f"--chat-template {path}: there is no such file")
+    return path.read_text(encoding="utf-8")
+
+
+def serve(options: Options, host: str, port: int) -> None:
+    """Serve until interrupted. Raises UserError for a port that is taken or a model that cannot be served."""
+    try:
+        import uvicorn
+
+        from regard.serve.app import make_app
+    except ImportError as error:
+        raise UserError(f"serving needs {error.name}: pip install 'regard[serve]'") from None
+    listening = _listen(host, port)
+    quiet()
+    service, said = serving(options)
+    at = listening.getsockname()[:2]
+    print(f"regard serves {service.about.model} on http://{_host(at[0])}:{at[1]}  ({said})", flush=True)
+    wait = int(options.patience) + 5
+    config = uvicorn.Config(make_app(service), log_level="warning", timeout_graceful_shutdown=wait)
+    uvicorn.Server(config).run(sockets=[listening])
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    found = socket.socket(family, socket.SOCK_STREAM)
+    found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        found.bind((host, port))
+    except (OSError, OverflowError) as error:
+        found.close()
+        raise UserError(f"cannot listen on {host}:{port}: {error}; give another --port or --host") from None
+    return found
+
+
+def _host(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
+
+
+def read_memory(text: str | None) -> int | None:
+    """Bytes of "2GiB", "500MiB" or "1.5" (GiB). Raises UserError."""
+    if text is None:
+        return None
+    number, factor = text.strip(), 2**30
+    for unit, size in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10), ("GB", 10**9), ("MB", 10**6)):
+        if number.lower().endswith(unit.lower()):
+            number, factor = number[: -len(unit)].strip(), size
+            break
+    try:
+        found = int(float(number) * factor)
+    except (ValueError, OverflowError):
+        found = 0
+    if found <= 0:
+        raise UserError(f"--memory {json.dumps(text)}: say how much as 2GiB or 500MiB")
+    return found

@@ -1,0 +1,121 @@
+"""Linear layers for serving: those that share an input joined into one product, weights packed once.
+
+Weights that are bfloat16 numbers, whatever type holds them, are stored as such: half the bytes to read, the same bits
+of every result.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from regard.run.native.linear import PackedLinear
+
+JOINED = (
+    ("q_proj", "k_proj", "v_proj"),
+    ("gate_proj", "up_proj"),
+)
+
+
+class Packed(nn.Module):
+    """A linear layer whose weight is in panels; no parameter is left."""
+
+    def __init__(self, packed: PackedLinear, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.packed = packed
+        self.dtype = dtype
+        self.in_features, self.out_features = packed.depth, packed.num_outputs
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.packed(x).to(self.dtype)
+
+
+class Shared:
+    """One product for several layers that read the same tensor: computed when the first of them is called."""
+
+    def __init__(self, packed: PackedLinear, sizes: list[int], dtype: torch.dtype) -> None:
+        self.packed = packed
+        self.sizes = sizes
+        self.dtype = dtype
+        self.read: Tensor | None = None
+        self.parts: tuple[Tensor, ...] = ()
+        self.left = 0
+
+    def part(self, x: Tensor, index: int) -> Tensor:
+        """Outputs of layer `index` for x."""
+        if self.read is not x:
+            self.read, self.left = x, len(self.sizes)
+            self.parts = self.packed(x).to(self.dtype).split(self.sizes, -1)
+        result = self.parts[index]
+        self.left -= 1
+        if self.left == 0:
+            self.read, self.parts = None, ()
+        return result
+
+
+class Part(nn.Module):
+    """One of the layers of a Shared product."""
+
+    def __init__(self, shared: Shared, index: int, depth: int) -> None:
+        super().__init__()
+        self.shared = shared
+        self.index = index
+        self.in_features, self.out_features = depth, shared.sizes[index]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.shared.part(x, self.index)
+
+
+def pack(model: nn.Module) -> int:
+    """Replace every linear layer of a model by a packed one, joining those that share an input; how many products
+    are left. The weights of replaced layers are let go."""
+    products = 0
+    for module in list(model.modules()):
+        products += _join(module)
+        for name, child in list(module.named_children()):
+            made = _packed(child)
+            if made is not None:
+                setattr(module, name, made)
+                products += 1
+    return products
+
+
+def _join(module: nn.Module) -> int:
+    made = 0
+    for names in JOINED:
+        layers: list[Any] = [getattr(module, name, None) for name in names]
+        if not all(type(layer) is nn.Linear for layer in layers):
+            continue
+        weight = torch.cat([layer.weight.detach() for layer in layers])
+        bias = None
+        if any(layer.bias is not None for layer in layers):
+            bias = torch.cat([_bias(layer) for layer in layers])
+        sizes = [layer.out_features for layer in layers]
+        shared = Shared(PackedLinear.pack(_stored(weight), bias), sizes, weight.dtype)
+        for index, name in enumerate(names):
+            setattr(module, name, Part(shared, index, weight.shape[1]))
+        made += 1
+    return made
+
+
+def _stored(weight: Tensor) -> Tensor:
+    """The weight as bfloat16 where that changes none of its numbers."""
+    half = weight.bfloat16()
+    return half if bool((half == weight).all()) else weight.float()
+
+
+def _bias(layer: nn.Linear) -> Tensor:
+    return layer.weight.new_zeros(layer.out_features) if layer.bias is None else layer.bias.detach()
+
+
+def _packed(layer: nn.Module) -> Packed | None:
+    """The packed form of a linear layer (or of GPT-2's, which keeps its weight transposed); None for other modules."""
+    if type(layer) is nn.Linear:
+        return Packed(PackedLinear.pack(_stored(layer.weight.detach()), layer.bias), layer.weight.dtype)
+    if type(layer).__name__ == "Conv1D" and getattr(layer, "nf", None) is not None:
+        weight: Any = layer.weight
+        bias: Any = layer.bias
+        return Packed(PackedLinear.pack(_stored(weight.detach().T), bias), weight.dtype)
+    return None
