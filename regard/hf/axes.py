@@ -27,6 +27,7 @@ class TokenAxis:
     """The tokens of one stack in one sequence. It grows as the sequence does.
 
     name: unique in its trace. forward: the forward that grew it last. stack, tower: as of the layers that made it.
+    first: the first token with a row, where a layer leaves out the ones before; all: the axis that holds those too.
     """
 
     name: str
@@ -34,6 +35,8 @@ class TokenAxis:
     tower: str
     forward: int
     tokens: Axis
+    first: int = 0
+    all: TokenAxis | None = None
 
     @property
     def length(self) -> int:
@@ -81,7 +84,8 @@ class Axes:
         """The axis on which a call's queries begin a sequence: that of its stack, if it has as many tokens."""
         batch, count = call.q.shape[0], call.q.shape[2]
         for axis in self.by_name.values():
-            if (axis.stack, axis.forward, axis.length, axis.batch) == (layer.stack, forward, count, batch):
+            same = (axis.stack, axis.forward, axis.length, axis.batch) == (layer.stack, forward, count, batch)
+            if same and axis.all is None:
                 return axis
         tokens = self._tokens(module, layer, call, count, None)
         return self._add(layer.stack, layer.stack, layer.tower, forward, tokens)
@@ -90,8 +94,16 @@ class Axes:
         """Let an axis grow to hold a call's queries, which begin at token `first`."""
         count = first + call.q.shape[2]
         if axis.length == first:
-            axis.tokens = self._tokens(module, layer, call, count, axis.tokens)
+            axis.tokens = _without_rows(self._tokens(module, layer, call, count, axis.tokens), axis.first)
         axis.forward = forward
+
+    def last_rows(self, axis: TokenAxis, first: int, forward: int) -> TokenAxis:
+        """The same tokens for layers that compute no rows before token `first` (Gemma 4, where keys are shared)."""
+        name = f"{axis.name} from {first}"
+        if name not in self.by_name or self.by_name[name].all is not axis:
+            tokens = _without_rows(axis.tokens, first)
+            self.by_name[name] = TokenAxis(name, axis.stack, axis.tower, forward, tokens, first, axis)
+        return self.by_name[name]
 
     def context(self, layer: LayerId, like: Tensor, flags: Tensor | None, forward: int) -> TokenAxis:
         """The axis of keys like [B,G,Tk,D] of another stack; flags: bool [B,Tk], the keys that are valid."""
@@ -219,6 +231,15 @@ def _pretrained(model: PreTrainedModel) -> list[tuple[str, PreTrainedModel]]:
 
 def _inside(name: str, prefix: str) -> bool:
     return prefix == "" or name == prefix or name.startswith(prefix + ".")
+
+
+def _without_rows(tokens: Axis, first: int) -> Axis:
+    """The axis with the tokens before `first` as rows that do not count."""
+    if not first:
+        return tokens
+    valid = tokens.valid.clone()
+    valid[:, :first] = False
+    return Axis(tokens.positions, valid, tokens.ids, tokens.special)
 
 
 def _counted(valid: Tensor) -> Tensor:

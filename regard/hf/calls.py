@@ -77,19 +77,18 @@ def read(call: AttentionCall, where: str) -> Call:
         terms.append(Softcap(float(keywords["softcap"])))
     if bias is not None:
         terms.append(Table(bias))
-    sink: Tensor | float | None = next(
-        (widened(keywords[name].detach()) for name in SINKS if keywords.get(name) is not None), None
-    )
-    if isinstance(sink, Tensor) and sink.ndim == 4:
+    sink = next((widened(keywords[name].detach()) for name in SINKS if keywords.get(name) is not None), None)
+    softmax = Softmax(sink)
+    if sink is not None and sink.ndim == 4:
         # a logit for each query: e^s / (e^σ + Σ e^s) = e^(s - σ) / (1 + Σ e^(s - σ))
         terms.append(Table(-sink.expand(-1, -1, -1, key.shape[2])))
-        sink = 0.0
+        softmax = Softmax(0.0)
     mechanism = Mechanism(
         name=type(call.module).__name__,
         source="the model's own",
         score=tuple(terms),
         mask=Full(),
-        normaliser=Softmax(sink),
+        normaliser=softmax,
         mix=WeightedSum(),
     )
     first_query, first_key = (None, 0) if question is None else (question.query_offset, question.key_offset)

@@ -28,5 +28,12 @@ HARMLESS = frozenset(
 )
 """Keywords of a call that do not change what its attention computes."""
 
+LEARNED_QUERIES = ("qformer",)
+"""Parts of a module's name where queries are learned (BLIP-2, InstructBLIP): neither patches nor words."""
+
+SHARED_KEYS = "is_kv_shared_layer"
+"""The attribute of attention modules (gemma3n, gemma4) that use an earlier layer's keys, and so need not compute a row
+for every token: in a prefill they may have the last rows alone."""
+
 SINKS = ("s_aux", "sinks")
 """Keywords that hold one more logit per head in the softmax's sum: gpt_oss and its kin; inkling2."""

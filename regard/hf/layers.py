@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -11,6 +12,8 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
+
+from regard.hf.families import LEARNED_QUERIES
 
 CROSS = re.compile(
     r"encoder_attn|encdecattention|crossattention|cross_attn|cross_attention|token_to_image|image_to_token",
@@ -24,6 +27,7 @@ TOWERS = {
     "audio": ("audio", "speech"),
     "text": ("text_model", "language_model"),
 }
+MAIN_INPUTS = {"pixel_values": "vision", "input_values": "audio", "input_features": "audio"}
 PROJECTIONS = ("o_proj", "out_proj", "c_proj", "o", "out_lin", "Wo", "dense", "proj")
 
 
@@ -123,15 +127,16 @@ def _inside(name: str, prefix: str) -> bool:
 
 def _tower(name: str, module: nn.Module, model: PreTrainedModel, parent: PreTrainedModel) -> str:
     role = "decoder" if "decoder" in name.split(".") else "encoder"
+    if any(word in name for word in LEARNED_QUERIES):
+        return "encoder"
     tower = next((tower for tower, words in TOWERS.items() if any(word in name for word in words)), None)
     if tower in (None, "text") and any(getattr(m.config, "is_encoder_decoder", False) for m in (model, parent)):
         return role
     if tower is not None:
         return tower
-    if model.main_input_name == "pixel_values":
-        return "vision"
-    if model.main_input_name in ("input_values", "input_features"):
-        return "audio"
+    tower = MAIN_INPUTS.get(model.main_input_name)
+    if tower is not None and "input_ids" not in inspect.signature(parent.forward).parameters:
+        return tower
     config = getattr(module, "config", model.config)
     causal = getattr(module, "is_causal", False) or getattr(config, "is_decoder", False)
     return "decoder" if causal else "encoder"

@@ -99,7 +99,7 @@ class Step:
             heads=heads,
             query=self.query.tokens,
             key=self.key.tokens,
-            same_axis=self.query is self.key,
+            same_axis=(self.query.all or self.query) is self.key,
             kind=kind,
         )
 

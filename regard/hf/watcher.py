@@ -17,6 +17,7 @@ from regard.hf.axes import Axes, TokenAxis
 from regard.hf.calls import Call, read
 from regard.hf.engine import observers
 from regard.hf.errors import Unsupported
+from regard.hf.families import SHARED_KEYS
 from regard.hf.filling import fill
 from regard.hf.layers import LayerId, layer_ids, output_projection, value_norms
 from regard.hf.own_code.follow import OwnCode
@@ -185,16 +186,23 @@ class Watcher(Handler):
     def _self_axes(self, state: LayerState, call: Call) -> tuple[TokenAxis, slice, TokenAxis]:
         first = state.first_row(call)
         axis = state.query_axis
-        if first == 0:
+        latest = self._rows.get(state.layer.stack)
+        shares_keys = getattr(state.module, SHARED_KEYS, False)
+        if shares_keys and axis is None and latest is not None and _ends(call, latest[1]):
+            first = latest[1].stop - call.q.shape[2]
+            axis = self.axes.last_rows(latest[0], first, self.forwards)
+            state.rows_seen = first
+        elif first == 0:
             axis = self.axes.start(state.module, state.layer, call, self.forwards)
         elif axis is None:
             raise continues_unseen(state.layer, first, 0)
         else:
             self.axes.extend(axis, state.module, state.layer, call, first, self.forwards)
         rows = slice(first, first + call.q.shape[2])
-        self._rows[state.layer.stack] = (axis, rows)
+        if axis.all is None:
+            self._rows[state.layer.stack] = (axis, rows)
         if call.first_key + call.k.shape[2] == rows.stop:
-            return axis, rows, axis
+            return axis, rows, axis.all or axis
         return axis, rows, self.axes.context(state.layer, call.k, None, self.forwards)
 
     def _cross_axes(self, layer: LayerId, call: Call) -> tuple[TokenAxis, slice, TokenAxis]:
@@ -237,6 +245,11 @@ class Watcher(Handler):
             )
         fill(self.trace, self)
         self.trace.refresh = None
+
+
+def _ends(call: Call, rows: slice) -> bool:
+    """Whether a call that does not say where it lies has the last of these rows alone, over all of their keys."""
+    return call.first_query is None and call.q.shape[2] < rows.stop - rows.start and call.k.shape[2] == rows.stop
 
 
 @contextmanager

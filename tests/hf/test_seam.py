@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import threading
 from typing import Any
 
@@ -196,3 +197,36 @@ def test_layers_that_are_not_swapped_keep_their_own_function() -> None:
     asked = attach(model, mechanism="causal", swap_heads=[9])
     with torch.no_grad(), pytest.raises(Unsupported, match="head 9 was to be"), asked:
         model(**inputs)
+
+
+def test_a_deep_copy_runs_unwatched_inside_the_block_and_after_it() -> None:
+    model, inputs = BY_NAME["llama"].build(), feed(BY_NAME["llama"], padding="left")
+    with torch.no_grad():
+        plain = model(**inputs)
+        with attach(model) as trace:
+            other = copy.deepcopy(model)
+            assert_same_bits(plain, other(**inputs))
+        assert trace.layers == []
+        assert_same_bits(plain, other(**inputs))
+        with attach(other) as trace:
+            assert_same_bits(plain, other(**inputs))
+    assert len(trace.layers) == 2
+
+
+class Wrapper(torch.nn.Module):
+    """Holds a model as adapters do."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.base_model = torch.nn.ModuleDict({"model": model})
+
+    def forward(self, **inputs: Any) -> Any:
+        return self.base_model["model"](**inputs)
+
+
+def test_a_wrapped_model_is_watched() -> None:
+    model, inputs = BY_NAME["llama"].build(), feed(BY_NAME["llama"], padding="left")
+    wrapper = Wrapper(model)
+    with torch.no_grad(), attach(wrapper) as trace:
+        wrapper(**inputs)
+    assert trace.made["model_class"] == "LlamaForCausalLM" and len(trace.layers) == 2
