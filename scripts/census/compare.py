@@ -88,7 +88,7 @@ def _that_runs(model: Any, padding: bool) -> tuple[dict[str, Any] | None, str]:
                 model(**inputs)
             return inputs, ""
         except Exception as error:
-            problem = problem or _said(error)
+            problem = _said(error) if not problem or "missing" in problem else problem
     return None, problem
 
 

@@ -37,7 +37,7 @@ OVERRIDES: dict[str, dict[str, Any]] = {
     "LongformerConfig": {"attention_window": [4, 4], "pad_token_id": 1},
     "LEDConfig": {"attention_window": [4, 4]},
     "MgpstrConfig": {"image_size": [32, 32], "patch_size": [8, 8], "max_token_length": 8},
-    "NystromformerConfig": {"num_landmarks": 4, "segment_means_seq_len": 12, "conv_kernel_size": None},
+    "NystromformerConfig": {"num_landmarks": 12, "segment_means_seq_len": 12, "conv_kernel_size": 3},
     "ReformerConfig": {
         "axial_pos_shape": [4, 4],
         "axial_pos_embds_dim": [16, 16],

@@ -62,12 +62,32 @@ def caught_scores() -> Iterator[list[Tensor]]:
 
         return caught
 
+    fused = torch.nn.functional.scaled_dot_product_attention
+
+    def asked(q: Tensor, k: Tensor, *args: Any, **kwargs: Any) -> Any:
+        given = dict(zip(("v", "attn_mask", "dropout_p", "is_causal"), args, strict=False)) | kwargs
+        found.append(_dense(q, k, given.get("attn_mask"), bool(given.get("is_causal")), given.get("scale")))
+        return fused(q, k, *args, **kwargs)
+
     with ExitStack() as leaving:
+        leaving.callback(setattr, torch.nn.functional, "scaled_dot_product_attention", fused)
+        torch.nn.functional.scaled_dot_product_attention = asked
         for where, name in places:
             own = getattr(where, name)
             leaving.callback(setattr, where, name, own)
             setattr(where, name, wrapped(own))
         yield found
+
+
+def _dense(q: Tensor, k: Tensor, mask: Tensor | None, is_causal: bool, scale: float | None) -> Tensor:
+    """softmax(q kᵀ · scale + mask) in float64, as torch documents its fused attention."""
+    k = k.repeat_interleave(q.shape[-3] // k.shape[-3], -3) if q.ndim == 4 else k
+    scores = q.double() @ k.double().transpose(-1, -2) * (q.shape[-1] ** -0.5 if scale is None else scale)
+    if is_causal:
+        mask = torch.ones(scores.shape[-2:], dtype=torch.bool).tril()
+    if mask is not None:
+        scores = scores.masked_fill(~mask, -torch.inf) if mask.dtype == torch.bool else scores + mask
+    return torch.softmax(scores, -1)
 
 
 def returned_attentions(output: Any) -> list[Tensor]:

@@ -11,7 +11,8 @@ from scripts.census.overrides import OVERRIDES
 
 # Field by name -> its tiny value (a function of the default). The first that matches counts.
 RULES: list[tuple[str, Any]] = [
-    (r"(^|_)vocab_size$|^num_embeddings$|^codebook_size$", lambda v: min(v, 160)),
+    (r"^codebook_size$", lambda v: min(v, 128)),
+    (r"(^|_)vocab_size$|^num_embeddings$", lambda v: min(v, 160)),
     (r"vocab_size_per_layer_input$", lambda v: min(v, 160)),
     (r"(num|n)_(hidden_)?layers?$|^(encoder|decoder)_layers$|^n_layers?$|^depth$|num_hidden_layers$", 2),
     (r"(encoder|decoder|text|vision)_num_(hidden_)?layers$|_(layers|depth)$|^num_(encoder|decoder)_layers$", 2),
@@ -43,6 +44,9 @@ def tiny(kind: Any, **more: Any) -> Any:
     for name, sub in (getattr(kind, "sub_configs", None) or {}).items():
         inner = getattr(default, name, None)
         kept = more.pop(name, {})
+        if "model_type" in kept:  # another model than the default one
+            settings[name] = kept
+            continue
         if inner is not None and dataclasses.is_dataclass(type(inner)) and not _is_auto(type(inner)):
             settings[name] = tiny_settings(type(inner), inner) | OVERRIDES.get(type(inner).__name__, {}) | kept
             if _is_auto(sub):
@@ -64,7 +68,10 @@ def tiny_settings(kind: Any, default: Any, taken: set[str] = frozenset()) -> dic
         name = field.name
         if name in taken or name in renamed or name.startswith("_"):
             continue
-        value = getattr(default, name, None)
+        value = _value(default, name)
+        if name == "num_key_value_heads" and _value(default, "kv_lora_rank"):
+            settings[name] = 4  # latent attention makes keys and values for every head
+            continue
         if re.search(r"_token_(id|index)$|_token_idx$|^(image|video|audio)_token$", name) and isinstance(value, int):
             settings[name] = token
             token += 1
@@ -76,6 +83,14 @@ def tiny_settings(kind: Any, default: Any, taken: set[str] = frozenset()) -> dic
         if small is not None:
             settings[name] = small
     return settings
+
+
+def _value(config: Any, name: str) -> Any:
+    """A field of a config; None where it has another value in each layer and none of its own."""
+    try:
+        return getattr(config, name, None)
+    except Exception:
+        return None
 
 
 def _small(name: str, value: Any, staged: bool = False) -> Any:

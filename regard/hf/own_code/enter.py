@@ -18,6 +18,7 @@ from regard.hf.own_code.mode import MULTI_HEAD, Reading
 from regard.hf.own_code.modules import own_code
 from regard.hf.own_code.places import Attended, reader_of
 from regard.hf.own_code.places.sampled import read_sampled
+from regard.hf.own_code.refusals import reason_of
 from regard.hf.own_code.restate import Question, multi_head_question, question
 from regard.hf.own_code.seen import Doubt, Seen, made
 
@@ -72,6 +73,11 @@ class Second(threading.local):
     def _hand_over(self, attended: Attended) -> None:
         """Give the sink what this call of a module attended to; where an outer one still runs, unused ones wait."""
         flow = self.mode.flow
+        reason = reason_of(attended.module)
+        if reason is not None:
+            flow.all = [f for f in flow.all if f.owner is not attended.module]
+            self.sink(Doubt(attended.name, attended.module, reason))
+            return
         reader = reader_of(attended.module)
         own = [f for f in flow.all if f.owner is attended.module]
         waits = bool(self.running) and reader is None

@@ -11,13 +11,17 @@ REASONS: dict[str, str] = {
     "SwiftFormerEfficientAdditiveAttention": "it weighs tokens once for all queries (additive attention)",
     "MraSelfAttention": "it approximates the softmax at several resolutions in a CUDA kernel of its own",
     "YosoSelfAttention": "it estimates weights by hashing (Bernoulli sampling), without a softmax over keys",
-    "NystromformerSelfAttention": (
-        "where the input is longer than its landmarks, its weights are a product of three softmaxes with an inverse"
-    ),
     "NeighborhoodAttention": "it needs the natten library, whose kernels show no weights",
 }
 
 
+NYSTROM = "its weights are a product of three softmaxes with an inverse, which are not shares of keys"
+
+
 def reason_of(module: nn.Module) -> str | None:
-    """Why the attention of a module of this class cannot be shown, or None where nothing speaks against it."""
-    return REASONS.get(type(module).__name__)
+    """Why the attention of this module cannot be shown, or None where nothing speaks against it."""
+    name = type(module).__name__
+    if name == "NystromformerSelfAttention":  # with as many landmarks as its segments it is a plain softmax
+        plain = getattr(module, "num_landmarks", None) == getattr(module, "seq_len", None)
+        return None if plain else NYSTROM
+    return REASONS.get(name)

@@ -13,7 +13,7 @@ from regard.hf.attach import attach
 from regard.hf.errors import Unsupported
 from regard.seeing.trace import Layer, Trace
 from tests.hf.models import small
-from tests.hf.own_code.models import CASES, LED_MODEL, LONGFORMER, Own, feed, own
+from tests.hf.own_code.models import CASES, LED_MODEL, LONGFORMER, Own, feed, own, seen_in
 from tests.hf.test_unchanged import assert_same_bits
 
 BY_NAME = {case.name: case for case in CASES}
@@ -118,8 +118,18 @@ def test_own_code_is_not_swapped() -> None:
 
 def test_an_attention_without_weights_is_named_with_its_reason() -> None:
     model = own("yoso", "YosoModel", "YosoConfig", **small()).build()
-    with pytest.raises(Unsupported, match="none of its attention could be seen"), torch.no_grad(), attach(model):
+    said = "none of its attention could be seen: layer encoder.layer.0.attention.self is not seen: it estimates weights"
+    with pytest.raises(Unsupported, match=said), torch.no_grad(), attach(model):
         model(**feed())
+
+
+@pytest.mark.parametrize("landmarks,seen", [(12, True), (4, False)])
+def test_a_nystromformer_is_seen_where_it_takes_one_softmax(landmarks: int, seen: bool) -> None:
+    settings = {"num_landmarks": landmarks, "segment_means_seq_len": 12, "conv_kernel_size": 3}
+    model = own("nystromformer", "NystromformerModel", "NystromformerConfig", **settings, **small()).build()
+    with torch.no_grad():
+        _, found, doubts = seen_in(model, feed(12))
+    assert (len(found), len(doubts)) == ((2, 0) if seen else (0, 2))
 
 
 def test_a_pooling_head_beside_the_interface() -> None:
