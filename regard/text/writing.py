@@ -9,6 +9,7 @@ from regard.parts import masks
 from regard.parts.masks import Or
 from regard.parts.mixes import WeightedSum
 from regard.protocol import Attention
+from regard.zoo import CATALOGUE
 
 
 def unparse(attention: Attention) -> str:
@@ -28,7 +29,15 @@ def unparse(attention: Attention) -> str:
     if not isinstance(attention.mask, masks.Full):
         seen = _written(attention.mask)
         pieces.append(f"({seen})" if pieces and isinstance(attention.mask, Or) else seen)
-    return " & ".join(pieces) or "scaled_dot"
+    written = " & ".join(pieces) or "scaled_dot"
+    return f"{written} & full" if isinstance(attention.mask, masks.Full) and _is_masked_alone(written) else written
+
+
+def _is_masked_alone(written: str) -> bool:
+    """Whether this text alone is a mechanism of the catalogue that has a mask (alibi), so that `full` must be said."""
+    card = CATALOGUE.get(written)
+    made = card.factory() if card is not None and card.factory is not None else None
+    return isinstance(made, Mechanism) and not isinstance(made.mask, masks.Full)
 
 
 def text_or(made: Mechanism, given: str) -> str:
