@@ -18,7 +18,7 @@ README = (ROOT / "README.md").read_text("utf-8")
 
 def test_the_python_runs_as_printed(tmp_path: Path) -> None:
     program = "\n".join(re.findall(r"```python\n(.*?)```", README, re.DOTALL))
-    environment = os.environ | {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "hub")}
+    environment = os.environ | {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "hub"), "OMP_NUM_THREADS": "1"}
     environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), environment.get("PYTHONPATH", "")])
     ran = subprocess.run(
         [sys.executable, "-c", program], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300
@@ -30,7 +30,8 @@ def test_the_python_runs_as_printed(tmp_path: Path) -> None:
 
 def test_its_commands_have_verbs_and_options_that_exist() -> None:
     verbs = get_command(app)
-    for line in re.findall(r"^regard (\w+)(.*)$", README, re.MULTILINE):
+    blocks = "\n".join(re.findall(r"```\n(.*?)```", README, re.DOTALL))
+    for line in re.findall(r"^regard (\w+)(.*)$", blocks, re.MULTILINE):
         verb = verbs.get_command(None, line[0])  # type: ignore[attr-defined, arg-type]
         assert verb is not None, line
         known = {option for each in verb.params for option in each.opts}
