@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from regard.errors import UserError, is_file
+from regard.errors import UserError
 from regard.serve.asked import About
 from regard.serve.engine import Engine
 from regard.serve.prompt import Prompts
@@ -104,7 +104,7 @@ def _ends(model: Any) -> frozenset[int]:
 def _template(path: Path | None) -> str | None:
     if path is None:
         return None
-    if not is_file(path):
+    if not Path(path).is_file():
         raise UserError(f"--chat-template {path}: there is no such file")
     return path.read_text(encoding="utf-8")
 
