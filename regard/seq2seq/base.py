@@ -16,7 +16,6 @@ class RecurrentBase(PreTrainedModel):
     config_class = RecurrentConfig
     base_model_prefix = "model"
     _supports_sdpa = True
-    _no_split_modules = ()
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
@@ -25,7 +26,9 @@ def trained(text: Iterable[str], size: int, kind: str = "bpe", limit: int = 256)
         raise UserError(f"a vocabulary holds at least 64 pieces, got {size}")
     if kind == "bpe":
         made = Tokenizer(models.BPE(unk_token=UNKNOWN, fuse_unk=True))
-        trainer = trainers.BpeTrainer(vocab_size=size, special_tokens=SPECIAL, min_frequency=2, show_progress=False)
+        trainer: Any = trainers.BpeTrainer(
+            vocab_size=size, special_tokens=SPECIAL, min_frequency=2, show_progress=False
+        )
     else:
         made = Tokenizer(models.Unigram())
         trainer = trainers.UnigramTrainer(

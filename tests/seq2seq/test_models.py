@@ -176,5 +176,5 @@ def test_wrong_configurations_are_refused() -> None:
 
 def test_a_recurrent_model_can_be_watched_but_not_exchanged() -> None:
     made, (source, mask) = model("bahdanau"), batch()
-    with pytest.raises(regard.Unsupported, match="inside its own recurrence"), regard.attach(made, mechanism="full"):
+    with pytest.raises(regard.Unsupported, match="inside its own code, so it can be watched"), regard.attach(made, mechanism="full"):
         made(input_ids=source, attention_mask=mask, decoder_input_ids=source)
