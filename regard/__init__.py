@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from regard.run.attention import attention, scores, weights
     from regard.run.compose import recur
     from regard.seeing.trace import Trace, TraceError
+    from regard.seq2seq.translate import translate
     from regard.statistic import Statistic
 
 __version__ = "0.1.0"
@@ -36,6 +37,7 @@ __all__ = [
     "recur",
     "scores",
     "see",
+    "translate",
     "weights",
 ]
 
@@ -52,6 +54,7 @@ _HOME = {
     "recur": "run.compose",
     "scores": "run.attention",
     "see": "hf.see",
+    "translate": "seq2seq.translate",
     "weights": "run.attention",
 }
 

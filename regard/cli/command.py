@@ -16,7 +16,17 @@ except ImportError:  # pragma: no cover (the command alone needs it)
 
 from regard.cli.found import verbs_in
 
-EXTRAS = ("transformers", "huggingface_hub", "safetensors", "tokenizers", "PIL", "numpy", "matplotlib", "rich")
+EXTRAS = (
+    "transformers",
+    "huggingface_hub",
+    "safetensors",
+    "tokenizers",
+    "PIL",
+    "numpy",
+    "matplotlib",
+    "rich",
+    "accelerate",
+)
 
 app = typer.Typer(
     name="regard",

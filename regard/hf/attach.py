@@ -15,7 +15,7 @@ from regard.hf.engine import BACKENDS, unknown_backend
 from regard.hf.errors import Unsupported
 from regard.hf.layers import attention_modules
 from regard.hf.own_code.enter import watching
-from regard.hf.own_code.modules import own_code
+from regard.hf.own_code.modules import is_attention, own_code
 from regard.hf.seam import Handler, handling
 from regard.hf.watcher import Watcher
 from regard.mechanism import Mechanism
@@ -147,7 +147,7 @@ def checked(model: nn.Module) -> PreTrainedModel:
             f"{type(inner).__name__} ({kind}) computes attention in its own code, which cannot be watched once it is "
             "compiled; give the model that is not compiled"
         )
-    if not _on_interface(inner) and not own_code(inner):
+    if not any(is_attention(m) for m in inner.modules()) or not (_on_interface(inner) or own_code(inner)):
         raise Unsupported(f"{type(inner).__name__} ({kind}) has no attention that regard knows; see docs/models.md")
     if getattr(inner.config, "reorder_and_upcast_attn", False):
         raise Unsupported(f"{kind} with reorder_and_upcast_attn=True bypasses the attention interface; set it to False")

@@ -57,6 +57,7 @@ class Axes:
         self.by_name: dict[str, TokenAxis] = {}
         self._passed: dict[int, dict[str, Tensor | None]] = {}  # PASSED, by id of the model that they were passed to
         self._media = _media_tokens(model)
+        self._encoders = [m for prefix, m in _pretrained(model) if prefix.split(".")[-1] == "encoder"]
         self._parents = {
             id(module): [m for prefix, m in _pretrained(model) if _inside(name, prefix)]
             for name, module in model.named_modules()
@@ -120,7 +121,16 @@ class Axes:
         if known is not None:
             return known
         valid = torch.ones(batch, length, dtype=torch.bool, device=like.device) if flags is None else flags
-        return self._add(f"context {length}", "context", "context", forward, Axis(_counted(valid), valid))
+        tokens = Axis(_counted(valid), valid, self._read_ids(like))
+        return self._add(f"context {length}", "context", "context", forward, tokens)
+
+    def _read_ids(self, like: Tensor) -> Tensor | None:
+        """The tokens [B,Tk] that an encoder without attention was called with, as many as keys like [B,G,Tk,D]."""
+        for encoder in self._encoders:
+            ids = self._passed.get(id(encoder), {}).get("input_ids")
+            if ids is not None and ids.shape[1] == like.shape[2] and ids.shape[0] in (1, like.shape[0]):
+                return ids.detach().to(torch.int64).expand(like.shape[0], -1)
+        return None
 
     def apart(self, layer: LayerId, call: Call, forward: int) -> TokenAxis:
         """An axis for queries that are no tokens of their stack's sequence, such as learned ones."""
@@ -154,6 +164,7 @@ class Axes:
         batch, device = call.q.shape[0], call.q.device
         if call.mask is None:
             padding, documents = self._padding(module, layer, batch, length), None
+            padding = call.valid if padding is None and layer.kind == "self" else padding
         else:
             padding, documents = call.mask.padding(), call.mask.documents()
         new = length - (before.length if before else 0)

@@ -40,6 +40,7 @@ class Call:
     first_query: int | None
     first_key: int
     mask: ModelMask | None
+    valid: Tensor | None = None
 
     def of_heads(self, heads: list[int]) -> Call:
         """The same call for some query heads, each with its key-value head."""

@@ -14,7 +14,7 @@ from regard.hf.engine import PassedOver, choose, observers
 from regard.hf.errors import Unsupported
 from regard.hf.filling import passed_over_rows
 from regard.hf.layers import LayerId
-from regard.hf.seam import AttentionCall, Handler
+from regard.hf.seam import AttentionCall, Handler, ShownCall
 from regard.hf.sequences import HeadGroup, Step, inputs_of, within_seen
 from regard.hf.watcher import Watcher, aside
 from regard.mechanism import Mechanism
@@ -71,6 +71,16 @@ class Computing(Handler):
         if out is None:
             out = self._mixed(step, data, other, apart) if apart else self._output(step, other)
         return out.to(call.query.dtype).transpose(1, 2).contiguous()
+
+    def shown(self, call: ShownCall) -> None:
+        """A module that computes its attention by itself can be watched, not exchanged."""
+        layer = self.watcher.ids[id(call.module)]
+        if self.backend != "model" or self.layers is None or layer.index in self.layers:
+            raise Unsupported(
+                f"{layer.name} computes its attention inside its own code, so it can be watched but not exchanged; "
+                "train the model with another mechanism instead"
+            )
+        self.watcher.shown(call)
 
     def _swapped(self, own: Mechanism) -> Mechanism:
         assert self.mechanism is not None

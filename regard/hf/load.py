@@ -9,6 +9,7 @@ from typing import Any
 
 import transformers as tf
 from safetensors import SafetensorError
+from transformers.models.auto.modeling_auto import MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING
 
 from regard.hf.errors import Unsupported
 
@@ -101,6 +102,8 @@ def _class_of(config: tf.PreTrainedConfig) -> Any:
         found = getattr(tf, name, None)
         if isinstance(found, type) and issubclass(found, tf.PreTrainedModel):
             return found
+    if type(config) in MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING:
+        return tf.AutoModelForSeq2SeqLM  # a type that was registered, not one of transformers' own
     return tf.AutoModel
 
 

@@ -25,6 +25,7 @@ from transformers.modeling_utils import AttentionInterface
 from regard.hf.errors import Unsupported
 from regard.hf.masks import ModelMask, model_mask
 from regard.hf.questions import Questions
+from regard.mechanism import Mechanism
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,6 +46,23 @@ class AttentionCall:
     questions: Questions
 
 
+@dataclass(frozen=True, eq=False)
+class ShownCall:
+    """Attention that a module has computed by itself, shown to whoever watches. query [B,H,T,Dk], key [B,G,S,Dk].
+
+    mechanism: what it computed with them. valid: bool [B,S], the keys that are not padding, or None. first: the place
+    of the first query in its sequence.
+    """
+
+    module: nn.Module
+    mechanism: Mechanism
+    query: Tensor
+    key: Tensor
+    value: Tensor
+    valid: Tensor | None
+    first: int
+
+
 class Handler(ABC):
     """Who answers an attached model's calls. Write `attend`.
 
@@ -58,6 +76,9 @@ class Handler(ABC):
     @abstractmethod
     def attend(self, call: AttentionCall) -> Tensor | None:
         """The output [B,Tq,H,Dv] in the query's type, or None: the model's own attention function makes it."""
+
+    def shown(self, call: ShownCall) -> None:  # noqa: B027 (a handler need not care)
+        """A module computed its attention by itself and shows it; its output is made."""
 
     def before_forward(  # noqa: B027 (a handler need not care)
         self, model: PreTrainedModel, is_outermost: bool, args: Any, kwargs: Any
@@ -236,6 +257,26 @@ def _attend(
     if isinstance(attention_mask, ModelMask):
         attention_mask = attention_mask.own()
     return own(module, query, key, value, attention_mask, **keywords)
+
+
+@torch.compiler.disable
+def show(
+    module: nn.Module,
+    mechanism: Mechanism,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    valid: Tensor | None = None,
+    first: int = 0,
+) -> None:
+    """Show attention that `module` has computed by itself, as ShownCall says; nothing happens if it is not attached.
+
+    For modules whose attention is no call of transformers' interface, such as a recurrent decoder's. The module is
+    called once per forward, with all queries of that forward.
+    """
+    attached = _by_module.get(id(module))
+    if attached is not None:
+        attached.handler.shown(ShownCall(module, mechanism, query, key, value, valid, first))
 
 
 def _asking_model(config: Any) -> _Attached | None:

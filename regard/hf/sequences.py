@@ -113,6 +113,7 @@ def inputs_of(call: Call, step: Step, v: Tensor | None) -> Inputs:
         v=v,
         query_positions=step.query.tokens.positions[:, step.rows].to(call.q.device),
         key_positions=step.key.tokens.positions[:, at].to(call.q.device),
+        key_valid=call.valid,
         allowed=call.allowed,
         layer=step.state.layer.index,
     )

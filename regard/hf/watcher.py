@@ -21,7 +21,7 @@ from regard.hf.families import SHARED_KEYS
 from regard.hf.filling import fill
 from regard.hf.layers import LayerId, layer_ids, output_projection, value_norms
 from regard.hf.own_code.follow import OwnCode
-from regard.hf.seam import AttentionCall, Handler
+from regard.hf.seam import AttentionCall, Handler, ShownCall
 from regard.hf.sequences import HeadGroup, LayerState, Step, continues_unseen, inputs_of, within_seen
 from regard.mechanism import Mechanism, WeightKind
 from regard.parts.masks import Full
@@ -88,6 +88,35 @@ class Watcher(Handler):
                 step = self.follow(call.module, layer, data)
                 self.absorb(step, step.state.groups[0], data, output=False)
         return None
+
+    def shown(self, call: ShownCall) -> None:
+        """Absorb what a module that computed its attention by itself shows."""
+        self.called.add(id(call.module))
+        layer = self.ids[id(call.module)]
+        if self.watches(layer):
+            with aside(call.query):
+                allowed = ranges.full(call.query.shape[2], call.key.shape[2], call.query.device)
+                parts = (call.query, call.key, call.value, call.mechanism, allowed, call.first, 0, None, call.valid)
+                data = Call(*parts)
+                if layer.kind == "cross" and layer.stack not in self._rows:
+                    self._own_rows(call.module, layer, data)
+                step = self.follow(call.module, layer, data)
+                self.absorb(step, step.state.groups[0], data, output=False)
+
+    def _own_rows(self, module: nn.Module, layer: LayerId, call: Call) -> None:
+        """Rows of a stack without self-attention, which the call itself counts: on a new axis or further on."""
+        first = call.first_query or 0
+        before = self.states.get((id(module), 0))
+        if first == 0:
+            if before is not None and before.rows_seen:
+                self.set_aside()
+            axis = self.axes.start(module, layer, call, self.forwards)
+        elif before is None or before.query_axis is None:
+            raise continues_unseen(layer, first, 0)
+        else:
+            axis = before.query_axis
+            self.axes.extend(axis, module, layer, call, first, self.forwards)
+        self._rows[layer.stack] = (axis, slice(first, first + call.q.shape[2]))
 
     def watches(self, layer: LayerId) -> bool:
         """Whether a call of this layer, now, is to be absorbed."""
@@ -206,7 +235,7 @@ class Watcher(Handler):
         return axis, rows, self.axes.context(state.layer, call.k, None, self.forwards)
 
     def _cross_axes(self, layer: LayerId, call: Call) -> tuple[TokenAxis, slice, TokenAxis]:
-        flags = None if call.mask is None else call.mask.padding()
+        flags = call.valid if call.mask is None else call.mask.padding()
         latest = self._rows.get(layer.stack)
         count = call.q.shape[2]
         if latest is None or latest[1].stop - latest[1].start != count or latest[0].batch != call.q.shape[0]:

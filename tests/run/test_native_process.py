@@ -62,7 +62,8 @@ def test_without_the_extension_the_reason_is_given() -> None:
 import sys
 sys.modules["regard.run.native._core"] = None
 from regard.run import native
-print(native.available(), native.why_unavailable(), native.NATIVE.refuses(None))
+from tests.run.plans import simple
+print(native.available(), native.why_unavailable(), native.NATIVE.refuses(simple()))
 """
     said = python(code).stdout
     assert said.startswith("False the native core was not built") and "slower" in said

@@ -50,7 +50,9 @@ def moved(x: Any, device: torch.device = DEVICE) -> Any:
     if isinstance(x, tuple):
         return tuple(moved(item, device) for item in x)
     if dataclasses.is_dataclass(x) and not isinstance(x, type):
-        return dataclasses.replace(x, **{f.name: moved(getattr(x, f.name), device) for f in dataclasses.fields(x)})
+        return dataclasses.replace(
+            x, **{f.name: moved(getattr(x, f.name), device) for f in dataclasses.fields(x) if f.init}
+        )
     return x
 
 

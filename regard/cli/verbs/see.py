@@ -119,6 +119,7 @@ def _seen(fresh: list[Fresh], norm: bool, resolution: int, top: int, options: di
     from regard.hf.load import load
     from regard.hf.see import look
     from regard.seeing.statistics import standard
+    from regard.seq2seq import make_known
 
     logging.disable_progress_bar()
     logging.set_verbosity_error()
@@ -127,6 +128,8 @@ def _seen(fresh: list[Fresh], norm: bool, resolution: int, top: int, options: di
     watch = list(standard(resolution, top))
     watch += [s.norm() for s in watch if norm and s.name not in ("entropy", "span", "mass")]
     read = {given: read_input(given, sys.stdin) for given in dict.fromkeys(each.given for each in fresh)}
+    for each in fresh:
+        make_known(each.model)
     loaded = {name: load(name) for name in dict.fromkeys(each.model for each in fresh)}
     return [look(loaded[each.model], read[each.given], watch=watch, **options) for each in fresh]
 

@@ -1,0 +1,44 @@
+"""`regard bench translate`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from regard.cli.arguments import writable
+from regard.cli.printing import progress, result_of
+
+
+def translate(
+    models: Annotated[list[str], typer.Argument(help="Directories of translators that regard train made.")],
+    text: Annotated[list[Path], typer.Option(help="Parallel text to score on; repeat for its two files.")],
+    beams: Annotated[int, typer.Option(help="Hypotheses kept per sentence.")] = 5,
+    join: Annotated[int, typer.Option(help="Also join neighbouring sentences, up to so many.")] = 1,
+    time_it: Annotated[
+        bool, typer.Option("--speed", help="Time the first model against transformers' generate.")
+    ] = False,
+    batch: Annotated[int, typer.Option(help="Sentences of a batch that is timed.")] = 32,
+    plot: Annotated[Path | None, typer.Option(help="Write BLEU against length to this png or svg.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """How good translators are, overall and by the length of the source; with and without attention side by side."""
+    from transformers.utils import logging
+
+    from regard.bench import translate as bench
+    from regard.seq2seq.beam import Search
+    from regard.seq2seq.corpus import pairs
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    target = None if plot is None else writable(plot, (".png", ".svg"))
+    search, found = Search(beams), bench.joined(pairs(text), join)
+    if time_it:
+        timed = bench.speed(models[0], found.source, search, batch, 3)
+        result_of(timed, as_json, lambda given: [[name, str(value)] for name, value in given.items()])
+        return
+    rows = bench.quality(models, found, search, progress)
+    if target is not None:
+        bench.plot(rows, target)
+    result_of({"models": rows}, as_json, lambda given: bench.table(given["models"]))
