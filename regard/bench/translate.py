@@ -80,10 +80,10 @@ def speed(name: str, sources: Sequence[str], search: Search, batch: int, turns: 
 
     def theirs(source: Any, mask: Any) -> list[list[int]]:
         asked = {"num_beams": search.beams, "do_sample": False, "length_penalty": search.length_penalty}
-        found = model.generate(
+        written = model.generate(  # type: ignore[operator]
             input_ids=source, attention_mask=mask, max_new_tokens=search.longest, suppress_tokens=never, **asked
         )[:, 1:].tolist()
-        return [row[: row.index(end)] if end in row else row for row in found]
+        return [row[: row.index(end)] if end in row else row for row in written]
 
     contestants = {"regard": lambda s, m: outputs(model, s, m, search), "transformers": theirs}
     first = {who: [run(*pair) for pair in batches[:2]] for who, run in contestants.items()}

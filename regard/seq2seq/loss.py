@@ -20,7 +20,7 @@ def smoothed_cross_entropy(
     hundred rows at a time, so that logits [N,V] never exist; products in autocast's type, sums in float32.
     """
     wanted = torch.get_autocast_dtype(hidden.device.type) if torch.is_autocast_enabled(hidden.device.type) else None
-    return _Loss.apply(hidden, weight, bias, target, smoothing, wanted or hidden.dtype)  # type: ignore[no-any-return]
+    return _Loss.apply(hidden, weight, bias, target, smoothing, wanted or hidden.dtype)
 
 
 class _Loss(torch.autograd.Function):
