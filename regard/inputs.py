@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from regard.core.layout import Dense, Layout, Packed, Paged
+from regard.core.layout import DENSE, Layout, Packed, Paged
 from regard.core.ranges import Ranges
 from regard.errors import UserError
 
@@ -40,8 +40,9 @@ class Inputs:
     key_valid bool [B,Tk] or None: invalid keys are never read, not even multiplied by zero.
     per_query, per_key: named extras, [B, heads or 1, tokens, …], sliced along with q and k.
     allowed: a mask as data, ANDed with the mechanism's own; None allows all.
-    layout: how the tokens lie. In a packed one the batch is 1 and the tokens are those of all documents, their
-    positions and allowed ranges each document's own; in a paged one k and v are the pages (core/layout.py).
+    packed: the layout of documents side by side or in pages (core/layout.py), None for dense tensors. There the batch
+    is 1 and the tokens are those of all documents, their positions and allowed ranges each document's own; in a paged
+    layout k and v are the pages.
     """
 
     q: Tensor
@@ -55,7 +56,12 @@ class Inputs:
     allowed: Ranges | None = None
     key_axis: Literal["tokens", "slots"] = "tokens"
     layer: int | None = None
-    layout: Layout = field(default_factory=Dense)
+    packed: Packed | None = None
+
+    @property
+    def layout(self) -> Layout:
+        """How the tokens lie."""
+        return DENSE if self.packed is None else self.packed  # type: ignore[return-value]
 
     @property
     def num_keys(self) -> int:
@@ -203,7 +209,7 @@ def packed_inputs(
         per_key=dict(per_key or {}),
         allowed=allowed,
         layer=layer,
-        layout=layout,
+        packed=layout,
     )
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from regard import core
 from regard.core import ranges
-from regard.core.layout import DENSE, Packed, Paged
+from regard.core.layout import Packed, Paged
 from regard.core.ranges import Ranges
 from regard.inputs import Inputs, require_positions
 from regard.mechanism import Mask, Mechanism
@@ -47,7 +47,7 @@ def _over_own_keys(x: Inputs, layout: Packed) -> Inputs:
         key_positions=torch.arange(length, device=x.q.device)[None],
         per_query={},
         per_key={},
-        layout=DENSE,
+        packed=None,
     )
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
+import torch
 from torch import Tensor
 
 from regard.errors import UserError
@@ -14,12 +15,14 @@ from regard.inputs import Inputs, inputs
 from regard.mechanism import Mechanism
 from regard.protocol import Attention
 from regard.recurrent.recurrence import CHUNK, Recurrence, State
-from regard.run import choose, reference, strips
+from regard.run import choose, operator, reference, strips
 from regard.run.arguments import accepted
 
 
 def attend(attention: Attention, x: Inputs, backend: str = "auto") -> Tensor:
     """Output [B,H',Tq,Dv] in the query's type. Named backends are for mechanisms, and for the parts of composites."""
+    if torch.compiler.is_compiling():
+        return operator.attend(attention, x, backend)
     return attention.attend(x, Computed(backend))
 
 

@@ -44,7 +44,7 @@ def dense_inputs(x: Inputs) -> Iterator[tuple[slice, slice, Inputs]]:
                 per_query={name: extra[:, :, rows] for name, extra in x.per_query.items()},
                 per_key={name: extra[:, :, keys] for name, extra in x.per_key.items()},
                 allowed=None if x.allowed is None else _own(x.allowed, rows, keys),
-                layout=DENSE,
+                packed=None,
             ),
         )
 

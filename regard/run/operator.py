@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import ast
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import fields, is_dataclass
 from functools import lru_cache
 from typing import Any
@@ -29,13 +29,13 @@ Written = Any
 """A nested tuple of strings and numbers whose repr `ast.literal_eval` reads."""
 
 
-def attend(attention: Attention | str, tensors: Mapping[str, Any], backend: str) -> Tensor:
-    """Output [B,H,Tq,Dv] in the query's type, as one operator. tensors: the arguments of `regard.attention` by name.
+def attend(attention: Attention | str, x: Inputs | dict[str, Any], backend: str) -> Tensor:
+    """Output [B,H,Tq,Dv] in the query's type, as one operator. x: inputs, or the arguments of `attention` by name.
 
     Raises UserError for an attention that has no such form.
     """
     arguments: list[Tensor] = []
-    call = repr(written((attention, dict(tensors)), arguments))
+    call = repr(written((attention, x), arguments))
     return torch.ops.regard.attend(arguments, call, backend)
 
 
@@ -59,12 +59,12 @@ def written(value: Any, tensors: list[Tensor]) -> Written:
     if isinstance(value, dict):
         return ("dict", tuple([(name, written(item, tensors)) for name, item in value.items()]))
     kind_of = type(value)
-    if not is_dataclass(kind_of):
+    if not is_dataclass(value):
         raise UserError(
             f"{kind_of.__name__} is no record of numbers and tensors, so torch.compile cannot carry it; call regard "
             "outside of the compiled function, or use torch.compiler.disable"
         )
-    parts = tuple([(f.name, written(getattr(value, f.name), tensors)) for f in fields(kind_of) if f.init])
+    parts = tuple([(f.name, written(getattr(value, f.name), tensors)) for f in fields(value) if f.init])
     return ("record", kind_of.__module__, kind_of.__qualname__, parts)
 
 
@@ -109,6 +109,8 @@ def _call(call: str, tensors: Sequence[Tensor]) -> tuple[Attention, Inputs]:
     from regard.run.compose import resolved
 
     attention, arguments = read(_literal(call), tensors)
+    if isinstance(arguments, Inputs):
+        return resolved(attention), arguments
     mask = arguments.pop("mask", None)
     meaning, x = resolved(attention), inputs(**arguments)
     return (meaning, x) if mask is None else masked(meaning, x, mask)
@@ -128,8 +130,8 @@ def _attend(tensors: Sequence[Tensor], call: str, backend: str) -> Tensor:
 
 @_attend.register_fake
 def _(tensors: Sequence[Tensor], call: str, backend: str) -> Tensor:
-    _, arguments = read(_literal(call), tensors)
-    q, v = arguments["q"], arguments["v"]
+    _, x = read(_literal(call), tensors)
+    q, v = (x["q"], x["v"]) if isinstance(x, dict) else (x.q, x.v)
     return q.new_empty(*q.shape[:3], v.shape[-1])
 
 

@@ -366,6 +366,25 @@ def test_a_mechanism_that_holds_tensors_is_compiled_with_their_gradients() -> No
     assert torch.allclose(found, exact, atol=1e-5)
 
 
+@pytest.mark.usefixtures("fresh_compiler")
+@pytest.mark.parametrize("name", ["multi-head", "encoder layer"])
+def test_modules_compile_into_one_graph(name: str) -> None:
+    torch.manual_seed(0)
+    multi_head, layer = regard.nn.MultiHeadAttention(16, 4, batch_first=True), None
+    if name == "encoder layer":
+        layer = regard.nn.TransformerEncoderLayer(16, 4, 32, batch_first=True, dropout=0.0)
+    x = torch.randn(2, 9, 16)
+
+    def run(x: Tensor) -> Tensor:
+        return multi_head(x, x, x, need_weights=False)[0] if layer is None else layer(x)
+
+    out = torch.compile(run, backend="aot_eager", fullgraph=True)(x)
+    assert torch.allclose(out, run(x), atol=1e-5)
+    parameters = list((layer or multi_head).parameters())
+    found, exact = (torch.autograd.grad(y.square().sum(), parameters) for y in (out, run(x)))
+    assert all(torch.allclose(a, b, atol=1e-4) for a, b in zip(found, exact))
+
+
 # ---- masks, scores, single rows -------------------------------------------------------------------------------------
 
 
