@@ -67,7 +67,8 @@ def speed(name: str, sources: Sequence[str], search: Search, batch: int, turns: 
     Both with the same weights and sdpa; the same translations count as agreement.
     """
     loaded = opened(name)
-    model, tokenizer = loaded.model, loaded.tokenizer
+    model: Any = loaded.model
+    tokenizer: Any = loaded.tokenizer
     ids = sorted(tokenizer(list(sources), verbose=False)["input_ids"], key=len)
     batches = []
     for begin in range(0, len(ids), batch):

@@ -94,6 +94,8 @@ class _Training:
                 break
         else:
             self.counters.done = f"{self.recipe.epochs} epochs"
+            if [row["step"] for row in self.counters.history[-1:]] != [self.counters.step]:
+                self._evaluate()
         self._save()
         return self.counters
 

@@ -122,6 +122,14 @@ def test_another_recipe_or_architecture_is_refused(tmp_path: Path) -> None:
         run(RECIPE, tmp_path / "m", text, [], steps=4, note=str)
 
 
+def test_the_last_epoch_is_evaluated_and_kept(tmp_path: Path) -> None:
+    recipe = replace(RECIPE, epochs=1)
+    result = run(recipe, tmp_path / "m", write_pairs(tmp_path), [], note=str)
+    assert result["ended"] == "1 epochs" and result["last"]["step"] == result["steps"]
+    assert (tmp_path / "m" / "model.safetensors").is_file()
+    assert run(recipe, tmp_path / "m", write_pairs(tmp_path), [], note=str)["steps"] == result["steps"]
+
+
 def test_minutes_end_a_training_and_leave_a_checkpoint(tmp_path: Path) -> None:
     result = run(RECIPE, tmp_path / "m", write_pairs(tmp_path), [], minutes=0.001, note=str)
     assert result["steps"] >= 1 and result["ended"].startswith("stopped")
@@ -131,7 +139,7 @@ def test_minutes_end_a_training_and_leave_a_checkpoint(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("tokenizer", ["bpe", "unigram"])
 def test_a_translator_learns_a_small_language(tmp_path: Path, tokenizer: str) -> None:
-    recipe = replace(RECIPE, tokenizer=tokenizer, evaluate=400, dropout=0.0, width=48)
+    recipe = replace(RECIPE, tokenizer=tokenizer, evaluate=400, dropout=0.0, width=48, epochs=200)
     result = run(recipe, tmp_path / "m", write_pairs(tmp_path), [], steps=400, note=str)
     assert result["last"]["exact"] >= 0.9, result
     assert translate(tmp_path / "m", ["two nine four", "", "one"]) == ["zwei neun vier", "", "eins"]
