@@ -65,7 +65,7 @@ from regard.run import native
 from tests.run.plans import simple
 print(native.available(), native.why_unavailable(), native.NATIVE.refuses(simple()))
 """
-    said = python(code).stdout
+    said = python(code, REGARD_NATIVE_LIBRARY="").stdout
     assert said.startswith("False the native core was not built") and "slower" in said
 
 

@@ -367,5 +367,5 @@ def test_refusals_name_the_part_and_the_reason() -> None:
     far = torch.full_like(plan.query_positions, -(1 << 62))
     assert why(query_positions=far) == "None"
     assert "RowDistance: reads positions" in why(core.Watch((core.RowDistance(),)), query_positions=far)
-    with pytest.raises(ValueError, match="the Triton kernels cannot run this: Dot: occurs twice"):
+    with pytest.raises(ValueError, match="backend 'triton' cannot run this: Dot: occurs twice"):
         TRITON.run(dataclasses.replace(plan, terms=plan.terms * 2))
