@@ -81,7 +81,7 @@ def speed(name: str, sources: Sequence[str], search: Search, batch: int, turns: 
 
     def theirs(source: Any, mask: Any) -> list[list[int]]:
         asked = {"num_beams": search.beams, "do_sample": False, "length_penalty": search.length_penalty}
-        written = model.generate(  # type: ignore[operator]
+        written = model.generate(
             input_ids=source, attention_mask=mask, max_new_tokens=search.longest, suppress_tokens=never, **asked
         )[:, 1:].tolist()
         return [row[: row.index(end)] if end in row else row for row in written]

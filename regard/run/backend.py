@@ -19,7 +19,7 @@ from regard.core.layout import DENSE, Layout, Packed
 from regard.errors import UserError
 from regard.inputs import Inputs
 from regard.mechanism import Mechanism
-from regard.run.gradients import wants_grad
+from regard.run.gradients import ROWS, wants_grad
 from regard.run.output import Output
 
 CONCERNS = (
@@ -118,7 +118,8 @@ def refusal(name: str, limits: tuple[Limit, ...], request: Request) -> str | Non
 class Backend:
     """A way to compute attention. computes: in a few words, for the docs. limits: all that it does not compute.
 
-    walk: one pass over a call within the limits, which it trusts: (call, watch, whether an output is wanted) → Output.
+    walk: one pass over a call within the limits, which it trusts: (call, watch, whether an output is wanted) → Output;
+    rows' states come beside an output only where there is a watch, be it empty.
     closed: it takes a core.Plan and a core.Watch; otherwise a Composition, and an Absorb that is shown the weights.
     device: the kind that "auto" takes it for, if only one.
     """
@@ -135,11 +136,11 @@ class Backend:
         return refusal(self.name, self.limits, Request(lambda: plan, watch, needs_grad, plan.layout))
 
     def run(self, plan: core.Plan, watch: core.Watch | None = None, output: bool = True) -> Output:
-        """`walk` after the limits were checked. Raises UserError where one is hit."""
+        """`walk` after the limits were checked, with the rows' states. Raises UserError where one is hit."""
         reason = self.refuses(plan, watch, output and wants_grad(plan))
         if reason is not None:
             raise UserError(f"backend {self.name!r} cannot run this: {reason}")
-        return self.walk(plan, watch, output)
+        return self.walk(plan, ROWS if watch is None else watch, output)
 
 
 @dataclass(frozen=True, order=True)
@@ -170,13 +171,15 @@ class Choice:
 
     def output(self) -> Tensor:
         """The output alone, as the backend gives it."""
-        out = self.walk().out
+        out = self.backend.walk(self.call, None, True).out
         assert out is not None
         return out
 
     def over(self, q: Tensor, k: Tensor, v: Tensor | None) -> Choice:
         """The same call on other prepared tensors of the same shapes, types and device: per layer, per step."""
-        return Choice(self.backend, self.passed_over, self.call.over(q, k, v))
+        other = object.__new__(Choice)
+        other.__dict__.update(self.__dict__, call=self.call.over(q, k, v))
+        return other
 
 
 # ---- limits that several backends share -----------------------------------------------------------------------------

@@ -21,17 +21,16 @@ Gradients = Callable[[core.Plan, Tensor, Tensor, Tensor, Tensor], tuple[Tensor, 
 """(plan, out, row_max, row_log_sum, gradient of out) -> the gradients of q, k and v, in their types."""
 
 
+ROWS = core.Watch(())  # no statistics, but the rows' state beside the output
+
+
 def wants_grad(plan: core.Plan) -> bool:
     """Whether autograd would want to come back through this plan."""
     if not torch.is_grad_enabled():
         return False
     if plan.q.requires_grad or plan.k.requires_grad or (plan.v is not None and plan.v.requires_grad):
         return True
-    for part in (*plan.terms, plan.softmax):
-        for value in vars(part).values():
-            if isinstance(value, Tensor) and value.requires_grad:
-                return True
-    return False
+    return any([tensor.requires_grad for tensor in _of_parts(plan)])
 
 
 def differentiable(name: str, walk: Walk, gradients: Gradients) -> Walk:
@@ -41,7 +40,7 @@ def differentiable(name: str, walk: Walk, gradients: Gradients) -> Walk:
     """
 
     def walked(plan: core.Plan, watch: core.Watch | None, output: bool) -> Output:
-        if not (output and wants_grad(plan)):
+        if not output or not torch.is_grad_enabled() or not wants_grad(plan):
             return walk(plan, watch, output)
         plan, result = _scaled(plan), _Result(name, walk, gradients, watch)
         out = _Attention.apply(result, plan, plan.q, plan.k, plan.v, plan.softmax.sink)
@@ -104,7 +103,7 @@ class _Attention(torch.autograd.Function):
         softmax = core.Softmax(None if sink is None else sink.detach())
         inside = replace(plan.over(q.detach(), k.detach(), v.detach()), softmax=softmax)
         inside.compiled.update(plan.compiled if sink is None or not sink.requires_grad else {})
-        result.output = output = result.walk(inside, result.watch, True)
+        result.output = output = result.walk(inside, ROWS if result.watch is None else result.watch, True)
         result.watch = None
         ctx.result, ctx.plan = result, plan
         ctx.save_for_backward(q, k, v, sink, output.out, output.row_max, output.row_log_sum, *_tensors_of(plan))
@@ -120,6 +119,15 @@ class _Attention(torch.autograd.Function):
             of_qkv = ctx.result.gradients(plan, out, row_max, row_log_sum, grad_out)
             of_sink = _of_sink(sink, out, row_max, row_log_sum, grad_out)
         return None, None, *first_only(ctx.result.name, *of_qkv, of_sink)
+
+
+def _of_parts(plan: core.Plan) -> list[Tensor]:
+    """What the terms and the softmax hold; listed once for a plan."""
+    tensors: list[Tensor] | None = plan.compiled.get("tensors")
+    if tensors is None:
+        values = [value for part in (*plan.terms, plan.softmax) for value in vars(part).values()]
+        tensors = plan.compiled["tensors"] = [value for value in values if isinstance(value, Tensor)]
+    return tensors
 
 
 def _tensors_of(plan: core.Plan) -> list[Tensor]:

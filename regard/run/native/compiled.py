@@ -16,6 +16,7 @@ from regard.core.layout import Packed, Paged
 from regard.errors import UserError
 from regard.run.native.views import Views, unit_stride
 
+CPU = torch.device("cpu")
 NUMBERS = {core.KeyBias: 0, core.Slope: 1, core.Distance: 2, core.Table: 3, core.Softcap: 4}
 
 
@@ -46,7 +47,7 @@ def compiled(plan: core.Plan, output: bool) -> Compiled:
         views = Views()
         raw = call_of(plan, views, output)
         batch, heads, queries, _ = q.shape
-        rows = torch.empty((batch, heads, queries), device="cpu")
+        rows = torch.empty((batch, heads, queries), device=CPU)
         if output:
             raw.out = views.view(empty_like_rows(q, _value_width(plan)))
         raw.row_max = raw.row_log_sum = views.view(rows)
@@ -80,8 +81,8 @@ def empty_like_rows(q: Tensor, width: int) -> Tensor:
     """[B,H,Tq,width] in q's type, its heads and tokens laid out in memory as q's are."""
     batch, heads, queries, _ = q.shape
     if q.stride(1) < q.stride(2):
-        return torch.empty((batch, queries, heads, width), dtype=q.dtype, device="cpu").transpose(1, 2)
-    return torch.empty((batch, heads, queries, width), dtype=q.dtype, device="cpu")
+        return torch.empty((batch, queries, heads, width), dtype=q.dtype, device=CPU).transpose(1, 2)
+    return torch.empty((batch, heads, queries, width), dtype=q.dtype, device=CPU)
 
 
 def _value_width(plan: core.Plan) -> int:

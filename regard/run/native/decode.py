@@ -15,7 +15,7 @@ from torch import Tensor
 
 from regard import core
 from regard.core.layout import Paged
-from regard.run.native.compiled import Compiled, compiled
+from regard.run.native.compiled import CPU, Compiled, compiled
 from regard.run.native.views import Views
 
 
@@ -61,8 +61,8 @@ def run(plan: core.Plan, rows: Rows, out: Tensor, row_max: Tensor, row_log_sum: 
     q = (q if rows.rows is None else q[rows.rows]).float().contiguous()
     packed = out[0].transpose(0, 1)  # [Tq,H,Dv]
     direct = rows.rows is None and packed.is_contiguous() and packed.dtype == torch.float32
-    some = packed if direct else torch.empty((len(q), q.shape[1], plan.v.shape[3]), device="cpu")
-    state = torch.empty((2, *some.shape[:2]), device="cpu")
+    some = packed if direct else torch.empty((len(q), q.shape[1], plan.v.shape[3]), device=CPU)
+    state = torch.empty((2, *some.shape[:2]), device=CPU)
     addresses = [t.data_ptr() for t in (q, plan.k, plan.v, some, state[0], state[1])]
     rows.raw.again(addresses, torch.get_num_threads())
     at = slice(None) if rows.rows is None else rows.rows
@@ -99,10 +99,10 @@ def _compiled(
     views, heads = Views(), plan.q.shape[1]
     raw = views.native.Decode()
     count, table = len(sequences), layout.table[sequences].contiguous()
-    q = torch.empty((count, heads, plan.q.shape[3]), device="cpu")
-    out = torch.empty((count, heads, plan.v.shape[3]), device="cpu")
+    q = torch.empty((count, heads, plan.q.shape[3]), device=CPU)
+    out = torch.empty((count, heads, plan.v.shape[3]), device=CPU)
     raw.q, raw.out = views.view(q), views.view(out)
-    raw.row_max = raw.row_log_sum = views.view(torch.empty((count, heads), device="cpu"))
+    raw.row_max = raw.row_log_sum = views.view(torch.empty((count, heads), device=CPU))
     raw.key_pages, raw.value_pages = views.view(plan.k), views.view(plan.v)
     raw.block_table, raw.lengths = views.view(table), views.view(layout.sizes[sequences].contiguous())
     raw.starts = views.view(start.to(torch.int32).contiguous())

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from regard import core
 from regard.core.layout import Packed
-from regard.run.native.compiled import compiled
+from regard.run.native.compiled import CPU, compiled
 from regard.run.native.views import Views, unit_stride
 
 NO_CELL = (0, 0, 0)
@@ -54,8 +54,8 @@ class CompiledWatch:
             [math.prod(one.shape) for one in flat if not one.sums],
             [math.prod(one.shape) for one in flat if one.sums],
         )
-        single = iter(torch.empty(sum(sizes[0]), device="cpu").split(sizes[0]))
-        double = iter(torch.zeros(sum(sizes[1]), dtype=torch.float64, device="cpu").split(sizes[1]))
+        single = iter(torch.empty(sum(sizes[0]), device=CPU).split(sizes[0]))
+        double = iter(torch.zeros(sum(sizes[1]), dtype=torch.float64, device=CPU).split(sizes[1]))
         statistics: list[Tensor | tuple[Tensor, ...]] = []
         addresses: list[int] = []
         for group in self.wanted:
