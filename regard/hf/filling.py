@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -72,6 +73,11 @@ def _by_head(state: LayerState, order: list[int], parts: list[Tensor]) -> Tensor
     return torch.cat(parts, 1)[:, [state.heads.index(head) for head in order]]
 
 
+@cache
+def _version(name: str) -> str:
+    return importlib.metadata.version(name)
+
+
 def _made(model: PreTrainedModel, watcher: Watcher) -> dict[str, Any]:
     every = [group.watching for state in watcher.states.values() for group in state.groups]
     return {
@@ -83,7 +89,7 @@ def _made(model: PreTrainedModel, watcher: Watcher) -> dict[str, Any]:
         "watched_by": sorted({name for watching in every for name in watching.used}),
         "dtype": str(model.dtype).removeprefix("torch."),
         "device": str(model.device),
-        "versions": {name: importlib.metadata.version(name) for name in ("torch", "transformers")},
+        "versions": {name: _version(name) for name in ("torch", "transformers")},
         "not_reached": not_reached(watcher),
         "problems": sorted(set(watcher.problems)),
     }
