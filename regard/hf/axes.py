@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -11,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from regard.hf.arguments import parameters_of, passed_to
 from regard.hf.calls import Call
 from regard.hf.layers import LayerId
 from regard.hf.pieces import texts
@@ -69,11 +69,7 @@ class Axes:
 
     def note_inputs(self, module: PreTrainedModel, args: Any, kwargs: Any) -> None:
         """Remember the token ids that a model, or a model inside it, was just called with."""
-        try:
-            passed = inspect.signature(module.forward).bind_partial(*args, **kwargs).arguments
-        except TypeError:
-            passed = {}
-        passed = {**passed.get("kwargs", {}), **passed}
+        passed = passed_to(module, args, kwargs)
         two = {name: passed.get(name) for name in PASSED}
         self._passed[id(module)] = {n: t if isinstance(t, Tensor) and t.ndim == 2 else None for n, t in two.items()}
 
@@ -194,7 +190,7 @@ class Axes:
         a model has both."""
         for parent in self._parents[id(module)]:
             passed = self._passed.get(id(parent), {})
-            both = f"decoder_{name}" in inspect.signature(parent.forward).parameters
+            both = f"decoder_{name}" in parameters_of(parent)
             tensor = passed.get(f"decoder_{name}" if both and layer.tower == "decoder" else name)
             if tensor is not None:
                 yield tensor

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
+from regard.hf.arguments import parameters_of
 from regard.hf.families import LEARNED_QUERIES
 
 CROSS = re.compile(
@@ -135,7 +135,7 @@ def _tower(name: str, module: nn.Module, model: PreTrainedModel, parent: PreTrai
     if tower is not None:
         return tower
     tower = MAIN_INPUTS.get(model.main_input_name)
-    if tower is not None and "input_ids" not in inspect.signature(parent.forward).parameters:
+    if tower is not None and "input_ids" not in parameters_of(parent):
         return tower
     config = getattr(module, "config", model.config)
     causal = getattr(module, "is_causal", False) or getattr(config, "is_decoder", False)

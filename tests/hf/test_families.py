@@ -168,9 +168,16 @@ def test_each_stack_has_an_axis_of_its_own() -> None:
     assert trace.axes["text"].text[0][:6] == [f"[image {i}]" for i in range(5)] + [str(int(IDS[0, 5]))]
 
 
-def test_what_is_not_reached_is_named() -> None:
+def test_what_no_call_came_from_is_named() -> None:
     model, inputs = built(siglip2)
-    assert assert_exact(model, inputs).made["not_reached"] == ["vision_model.head.attention"]
+    trace = assert_exact(model, inputs)
+    assert "vision_model.head.attention" in [layer.name for layer in trace.layers]  # seen in its own code
+    with torch.no_grad(), attach(model.text_model) as trace:
+        model.text_model(**text())
+    assert trace.made["not_reached"] == []
+    with torch.no_grad(), attach(model) as trace:
+        model.text_model(**text())
+    assert [name.split(".")[0] for name in trace.made["not_reached"]] == ["vision_model"] * 3
 
 
 def test_layers_that_share_keys_have_the_last_rows_alone_in_a_generation() -> None:

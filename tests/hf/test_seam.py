@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import sys
 import threading
 from typing import Any
 
@@ -230,3 +231,30 @@ def test_a_wrapped_model_is_watched() -> None:
     with torch.no_grad(), attach(wrapper) as trace:
         wrapper(**inputs)
     assert trace.made["model_class"] == "LlamaForCausalLM" and len(trace.layers) == 2
+
+
+def calls_in(run: Any) -> int:
+    """How many functions, in Python or C, Python calls while this runs."""
+    count = 0
+
+    def note(frame: Any, event: str, argument: Any) -> None:
+        nonlocal count
+        count += event in ("call", "c_call")
+
+    sys.setprofile(note)
+    try:
+        run()
+    finally:
+        sys.setprofile(None)
+    return count
+
+
+def test_being_attached_costs_a_forward_little() -> None:
+    model, inputs = BY_NAME["llama"].build(), feed(BY_NAME["llama"])
+    with torch.no_grad():
+        model(**inputs)
+        plain = calls_in(lambda: model(**inputs))
+        with attach(model, watch=()):
+            model(**inputs)
+            attached = calls_in(lambda: model(**inputs))
+    assert attached - plain <= 300  # 220 for two layers, one mask and two models inside one another

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
@@ -10,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from regard.hf.arguments import parameters_of, passed_to
 from regard.hf.calls import Call
 from regard.hf.layers import LayerId
 from regard.hf.own_code.absorb import absorb
@@ -49,11 +49,7 @@ class OwnCode:
 
     def note_masks(self, model: PreTrainedModel, args: Any, kwargs: Any) -> None:
         """Remember the masks of tokens that a model, or a model inside it, was just called with."""
-        try:
-            passed = inspect.signature(model.forward).bind_partial(*args, **kwargs).arguments
-        except TypeError:
-            passed = {}
-        passed = {**passed.get("kwargs", {}), **passed}
+        passed = passed_to(model, args, kwargs)
         masks = {name: passed.get(name) for name in MASKS}
         self._masks[id(model)] = {n: m for n, m in masks.items() if isinstance(m, Tensor) and m.ndim == 2}
 
@@ -117,7 +113,7 @@ class OwnCode:
     def _valid(self, module: nn.Module, layer: LayerId, batch: int, keys: int) -> Tensor | None:
         for parent in self._parents[id(module)]:
             passed = self._masks.get(id(parent), {})
-            both = "decoder_input_ids" in inspect.signature(parent.forward).parameters
+            both = "decoder_input_ids" in parameters_of(parent)
             if layer.kind == "cross":
                 name = "attention_mask" if both else "encoder_attention_mask"
             else:
