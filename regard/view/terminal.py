@@ -6,7 +6,6 @@ NO_COLOR and for anything that is not a terminal, and then shades stand in for t
 
 from __future__ import annotations
 
-import textwrap
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -125,9 +124,9 @@ def heat_map(scene: Scene, layer: int, head: int, why: str, width: int, coloured
         found = read.pooled_to(found, lines, columns, largest=not scene["signed"])
         out.append_text(_half_blocks(scene, found) if coloured else _shaded(scene, found))
         how = "one pair" if found.exact else f"the largest of {found.cell[0]} × {found.cell[1]} pairs"
-        said = f"each cell is {how}, queries down, keys across"
-    wrapped = textwrap.fill(said, width, initial_indent="  ", subsequent_indent="  ")
-    return out.append_text(_legend(scene, found, coloured)).append(wrapped + "\n", "dim")
+        said, sides = f"each cell is {how}", ", queries down, keys across"
+        said += sides if _cells(said + sides) + 2 <= width else ""
+    return out.append_text(_legend(scene, found, coloured)).append(f"  {said}\n", "dim")
 
 
 def _labelled(scene: Scene, about: dict[str, Any], found: read.Map, room: int, coloured: bool) -> Text:
