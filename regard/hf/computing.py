@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 from regard.hf.calls import Call, read, swapped
 from regard.hf.engine import PassedOver, choose, observers
 from regard.hf.errors import Unsupported
+from regard.hf.families import SKIPS_BLOCK_MASKS
 from regard.hf.filling import passed_over_rows
 from regard.hf.layers import LayerId
 from regard.hf.seam import AttentionCall, Handler, ShownCall
@@ -27,8 +28,6 @@ class Computing(Handler):
     backend: "model" leaves the layers that are not swapped to the model's own function.
     """
 
-    masks = "described"
-
     def __init__(
         self,
         watcher: Watcher,
@@ -37,6 +36,8 @@ class Computing(Handler):
         layers: frozenset[int] | None = None,
         heads: frozenset[int] | None = None,
     ) -> None:
+        types = {getattr(getattr(module, "config", None), "model_type", None) for module in watcher.model.modules()}
+        self.masks = "own" if types & SKIPS_BLOCK_MASKS else "described"
         self.watcher = watcher
         self.backend = backend
         self.mechanism = mechanism

@@ -37,3 +37,6 @@ for every token: in a prefill they may have the last rows alone."""
 
 SINKS = ("s_aux", "sinks")
 """Keywords that hold one more logit per head in the softmax's sum: gpt_oss and its kin; inkling2."""
+
+SKIPS_BLOCK_MASKS = frozenset({"doge"})
+"""Types whose own code leaves a BlockMask out of the mask that it computes: they are given tensors."""

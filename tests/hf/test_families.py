@@ -227,3 +227,15 @@ def test_reordered_beams_are_refused_in_one_sentence(case: Case) -> None:
     inputs.pop("decoder_input_ids")
     with pytest.raises(Unsupported, match="beam search does this"), attach(model):
         model.generate(**inputs, num_beams=4, max_new_tokens=8, min_new_tokens=8, do_sample=False)
+
+
+@pytest.mark.parametrize("how", [{"backend": "strips"}, {"mechanism": "causal"}], ids=["backend", "mechanism"])
+@pytest.mark.parametrize("make", [doge, gemma4], ids=lambda make: make.__name__)
+def test_an_output_computed_elsewhere_is_the_models_own(make: Callable[[], Made], how: dict[str, Any]) -> None:
+    model, inputs = built(make)
+    with torch.no_grad():
+        plain = model(**inputs).logits
+        with attach(model, watch=(), **how):
+            out = model(**inputs).logits
+    seen = inputs["attention_mask"].bool() if "attention_mask" in inputs else torch.ones(plain.shape[:2]).bool()
+    assert (out - plain)[seen].abs().max() <= 1e-4
