@@ -17,6 +17,7 @@ from torch.nn.functional import scaled_dot_product_attention as sdpa
 from regard import core
 from regard.bench.cases import pages
 from regard.bench.machine import describe
+from regard.bench.timing import SETTLE_SECONDS
 from regard.inputs import Inputs, inputs, packed_inputs
 from regard.mechanism import Mechanism
 from regard.run.attention import attention
@@ -31,7 +32,7 @@ Call = Callable[[], Any]
 
 
 def run(rounds: int, report: Callable[[str], None]) -> dict[str, Any]:
-    """Median microseconds of every call, by group and name."""
+    """Of every call, by group and name: median microseconds, and the median of its ratios to the group's first."""
     groups = {
         "8 tokens, 9 heads": _small(),
         "a layer of 8 tokens, every statistic": _watched(),
@@ -48,22 +49,26 @@ def table(result: dict[str, Any]) -> list[list[str]]:
     """Rows of a table: what was called, microseconds, and against the group's first."""
     rows = [["call", "µs", "against the first"]]
     for group, calls in result["microseconds"].items():
-        first = next(iter(calls.values()))
-        rows += [[f"{group}: {name}", f"{time:.1f}", f"{time / first:.2f}"] for name, time in calls.items()]
+        rows += [[f"{group}: {name}", f"{time:.1f}", f"{ratio:.2f}"] for name, (time, ratio) in calls.items()]
     return rows
 
 
-def _medians(calls: dict[str, Call], rounds: int, report: Callable[[str], None], name: str) -> dict[str, float]:
+def _medians(
+    calls: dict[str, Call], rounds: int, report: Callable[[str], None], name: str
+) -> dict[str, tuple[float, float]]:
     report(name)
     loops = {who: _loops(call) for who, call in calls.items()}
     times: dict[str, list[float]] = {who: [] for who in calls}
     for _ in range(rounds):
         for who, call in calls.items():
+            time.sleep(SETTLE_SECONDS)
+            call()
             begin = time.perf_counter()
             for _ in range(loops[who]):
                 call()
             times[who].append((time.perf_counter() - begin) / loops[who] * 1e6)
-    return {who: median(own) for who, own in times.items()}
+    first = next(iter(times.values()))
+    return {who: (median(own), median(a / b for a, b in zip(own, first))) for who, own in times.items()}
 
 
 def _loops(call: Call) -> int:
