@@ -14,7 +14,7 @@ from regard.explain import example as worked_example
 from regard.explain.composites import Worked, worked
 from regard.explain.example import MADE_UP, SENTENCE, WIDTH, Example
 from regard.explain.grid import cells
-from regard.explain.pattern import pairs, pattern
+from regard.explain.pattern import LENGTHS, pairs, pattern
 from regard.explain.record import Explanation, Panel, Part, Step
 from regard.explain.search import found as found_cards
 from regard.explain.steps import Labels, mask_meaning, meaning, per_token, words
@@ -102,9 +102,18 @@ def _of_card(card: Card, tokens: list[str]) -> Explanation:
     shown = pattern(card.made(sizes), card.arrange(sizes.inputs(), sizes))
 
     def grown(n: int) -> Attention:
-        return card.made(Sizes(1, heads, groups, n, n, WIDTH, WIDTH))
+        return card.made(_square(n))
 
-    return _made(made, shown, grown, title=card.name, **_about(card))
+    def _square(n: int) -> Sizes:
+        return Sizes(1, heads, groups, n, n, WIDTH, WIDTH)
+
+    settings = {n: _said(card.example(_square(n))) for n in LENGTHS}
+    return _made(made, shown, grown, title=card.name, settings=settings, **_about(card))
+
+
+def _said(arguments: dict[str, Any]) -> str:
+    """Numbers among the arguments of an example: "stride = 5, summary = 1"."""
+    return ", ".join(f"{name} = {value}" for name, value in arguments.items() if isinstance(value, int | float))
 
 
 def _about(card: Card) -> dict[str, Any]:

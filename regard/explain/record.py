@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 Kind = Literal["numbers", "scores", "weights", "signed", "flags"]
@@ -68,6 +68,7 @@ class Explanation:
     refused: str | None = None
     unobservable: str | None = None
     home: str | None = None
+    settings: dict[int, str] = field(default_factory=dict)  # by tokens: the arguments with which pairs were counted
     when: str = ""
     models: str = ""
 

@@ -69,13 +69,17 @@ def sums(panel: Panel) -> list[str]:
     return [written(sum(value or 0.0 for value in row)) for row in panel.values]
 
 
+def _set(settings: str | None) -> str:
+    return f" ({settings})" if settings else ""
+
+
 def facts(given: Explanation) -> list[tuple[str, str]]:
     """Equation, source, costs and what it attends to, as (name, text)."""
     found = [("equation", given.equation), ("source", given.source)]
     found += [(name, said) for name, said in (("use it when", given.when), ("used by", given.models)) if said]
     found += [("time", given.time), ("memory", given.memory), ("attends to", given.attends)]
     if given.pairs:
-        said = ", ".join(f"{count:,} at n = {n:,}" for n, count in given.pairs)
+        said = ", ".join(f"{count:,} at n = {n:,}{_set(given.settings.get(n))}" for n, count in given.pairs)
         found.append(("pairs read", f"{said}, per head"))
     found += [("parameter", f"{name}  {said}") for name, said in given.parameters.items()]
     if given.home:
