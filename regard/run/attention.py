@@ -105,19 +105,8 @@ def weights(
     keys, whatever part of it is asked for. mask and the rest are as in `attention`. Differentiable in q and k only
     through `attention`; this returns plain numbers.
     """
-    q, k, _ = accepted(q, k, None)
-    x = inputs(
-        q,
-        k,
-        query_positions=query_positions,
-        key_positions=key_positions,
-        key_valid=key_valid,
-        per_query=per_query,
-        per_key=per_key,
-    )
-    meaning = compose.resolved(mechanism)
-    if mask is not None:
-        meaning, x = masked(meaning, x, mask)
+    tensors = (query_positions, key_positions, key_valid, per_query, per_key)
+    meaning, x = _without_values(q, k, mechanism, mask, tensors)
     return compose.weights(meaning, x, _part(rows, x.q.shape[2], "rows"), _part(keys, x.k.shape[2], "keys"))
 
 
@@ -144,25 +133,24 @@ def scores(
     """
     from regard.run import reference
 
-    q, k, _ = accepted(q, k, None)
-    meaning = compose.resolved(mechanism)
-    x = inputs(
-        q,
-        k,
-        query_positions=query_positions,
-        key_positions=key_positions,
-        key_valid=key_valid,
-        per_query=per_query,
-        per_key=per_key,
-    )
-    if mask is not None:
-        meaning, x = masked(meaning, x, mask)
+    tensors = (query_positions, key_positions, key_valid, per_query, per_key)
+    meaning, x = _without_values(q, k, mechanism, mask, tensors)
     if not isinstance(meaning, Mechanism):
         raise UserError(f"{meaning.name} has no single matrix of scores; ask for those of its parts")
     if terms is not None and not 1 <= terms <= len(meaning.score):
         raise UserError(f"{meaning.name} has {len(meaning.score)} score terms; terms={terms} asks for others")
     part = meaning.replace(score=meaning.score[:terms])
     return reference.scores_of(part, x, _part(rows, x.q.shape[2], "rows"), _part(keys, x.k.shape[2], "keys"), hide)
+
+
+def _without_values(
+    q: Tensor, k: Tensor, mechanism: Attention | str, mask: Tensor | None, tensors: tuple[Any, ...]
+) -> tuple[Attention, Inputs]:
+    """The attention and the inputs of a question about weights. tensors: positions, valid keys and extras, in order."""
+    q, k, _ = accepted(q, k, None)
+    names = ("query_positions", "key_positions", "key_valid", "per_query", "per_key")
+    meaning, x = compose.resolved(mechanism), inputs(q, k, **dict(zip(names, tensors, strict=True)))
+    return (meaning, x) if mask is None else masked(meaning, x, mask)
 
 
 def masked(meaning: Attention, x: Inputs, mask: Tensor) -> tuple[Attention, Inputs]:
