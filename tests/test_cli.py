@@ -156,6 +156,11 @@ def an_image(path: Path) -> Path:
 # ---- mistakes: one sentence, exit code 2, nothing written -----------------------------------------------------------
 
 
+def test_check_says_what_of_a_model_can_be_seen_without_an_input(models: Path, run: Run) -> None:
+    assert "LlamaAttention" in run("see", str(models / "llama"), "--check").out
+    assert "has no attention modules" in run("see", str(models / "fnet"), "--check").out
+
+
 @pytest.mark.parametrize(
     "name,words",
     [

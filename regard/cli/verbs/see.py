@@ -45,6 +45,9 @@ def see(
         typer.Option(help="File to write: html, png, svg, json, safetensors. Repeatable."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the numbers of all heads as JSON.")] = False,
+    check: Annotated[
+        bool, typer.Option("--check", help="Say what of the model can be seen, and why not the rest; no input.")
+    ] = False,
     verbose: Annotated[bool, typer.Option("--verbose", help="Say what computed what, and what was left out.")] = False,
 ) -> None:
     """Show what a model's attention looks at.
@@ -54,6 +57,9 @@ def see(
     one to compare with. MODEL is run offline where it is a directory or was downloaded before; otherwise its files are
     fetched from the hub, once.
     """
+    if check:
+        _check(model)
+        return
     files = [writable(path, FORMATS) for path in out or ()]
     wanted, where = asked(model, given, other), layer_heads(head)
     one_of(shape, SHAPES, "--shape")
@@ -79,6 +85,26 @@ def see(
     _show(traces, stat, picked[0] if picked else None, as_json, verbose)
     for name in written:
         print(name, file=sys.stderr if as_json else sys.stdout)
+
+
+def _quiet() -> None:
+    """Of transformers only errors are heard."""
+    from huggingface_hub.utils import logging as hub_logging
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
+    hub_logging.set_verbosity_error()
+    warnings.simplefilter("ignore")
+
+
+def _check(model: str | None) -> None:
+    from regard.hf.check import said
+    from regard.hf.load import load
+
+    _quiet()
+    for line in said(load(model).model):
+        print(line)
 
 
 def _checked(traces: list[Trace], head: tuple[int, int]) -> tuple[int, int]:
@@ -113,18 +139,12 @@ def _traces(wanted: list[Asked], norm: bool, resolution: int, top: int, options:
 
 def _seen(fresh: list[Fresh], norm: bool, resolution: int, top: int, options: dict[str, Any]) -> list[Trace]:
     """Run the models, each loaded once, quietly: of transformers only errors are heard."""
-    from huggingface_hub.utils import logging as hub_logging
-    from transformers.utils import logging
-
     from regard.hf.load import load
     from regard.hf.see import look
     from regard.seeing.statistics import standard
     from regard.seq2seq import make_known
 
-    logging.disable_progress_bar()
-    logging.set_verbosity_error()
-    hub_logging.set_verbosity_error()
-    warnings.simplefilter("ignore")
+    _quiet()
     watch = list(standard(resolution, top))
     watch += [s.norm() for s in watch if norm and s.name not in ("entropy", "span", "mass")]
     read = {given: read_input(given, sys.stdin) for given in dict.fromkeys(each.given for each in fresh)}
