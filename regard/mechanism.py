@@ -21,7 +21,6 @@ from typing import Any, Literal, Protocol, runtime_checkable
 
 from torch import Tensor
 
-from regard.core.ranges import Ranges
 from regard.errors import UserError
 from regard.inputs import Inputs, Tile, Where
 from regard.protocol import Engine
@@ -41,6 +40,10 @@ class Score(Protocol):
     An optional attribute `scratch_per_pair` (numbers needed per query-key pair, default 1) bounds a strip's rows.
     Any part but a mask or a prepare says with `reads_positions = True` that its answer depends on positions. A term
     whose core form leaves out what is the same for a whole row says `core_omits_row_constant = True`.
+
+    `core(x)`, optional here and for normalisers and mixes, restates the part in core records; None: not for these
+    inputs. Where that form reads neither queries, keys nor values, `depends_on_shapes_alone = True` says so, and a plan
+    can be used again for other tensors.
     """
 
     def __call__(self, scores: Tensor | None, tile: Tile) -> Tensor: ...
@@ -51,6 +54,7 @@ class Mask(Protocol):
 
     Optional attributes: `reads_positions = False`, the answer does not depend on where queries are; `is_causal = True`,
     no query sees a later position.
+    An optional method `ranges(x)` states the visible intervals at once; None: not for these inputs.
     """
 
     def __call__(self, batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor: ...
@@ -85,24 +89,10 @@ class Mix(Protocol):
 
 
 @runtime_checkable
-class HasCore(Protocol):
-    """A score, normaliser or mix that can restate itself in core records (None: not for these inputs)."""
-
-    def core(self, x: Inputs) -> Any: ...
-
-
-@runtime_checkable
 class Fits(Protocol):
     """A score or normaliser that can tell whether its tensors fit the prepared inputs; raises ValueError if not."""
 
     def check(self, x: Inputs) -> None: ...
-
-
-@runtime_checkable
-class HasRanges(Protocol):
-    """A mask that can state its ranges analytically (None: not for these inputs)."""
-
-    def ranges(self, x: Inputs) -> Ranges | None: ...
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from regard import core
-from regard.core.layout import DENSE, Packed, Paged, Ragged
+from regard.core.layout import DENSE, Packed, Paged
 from regard.core.ranges import Ranges
 from regard.inputs import Inputs
 
@@ -69,15 +69,6 @@ def dense_plans(plan: core.Plan) -> Iterator[tuple[slice, core.Plan]]:
                 layout=DENSE,
             ),
         )
-
-
-def beside_pages(plan: core.Plan) -> core.Plan:
-    """The same call with keys and values gathered from their pages."""
-    layout = plan.layout
-    if not isinstance(layout, Paged):
-        return plan
-    k, v = beside(layout, plan.k, plan.v)
-    return replace(plan, k=k, v=v, layout=Ragged(layout.cu_query, layout.cu_key))
 
 
 def _extents(layout: Packed) -> Iterator[tuple[slice, slice]]:

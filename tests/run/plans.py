@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from regard import core
 from regard.core import ranges
 from regard.core.ranges import Ranges
 from regard.inputs import Inputs, packed_inputs
+from regard.run.documents import beside
 from regard.run.native import NATIVE
 from regard.run.output import Output
 
@@ -182,3 +184,12 @@ def _packed(x: Inputs, watch: core.Watch | None = None, output: bool = True, **m
     assert found.row_max is not None and found.row_log_sum is not None
     out = None if found.out is None else found.out[0].transpose(0, 1)
     return Output(out, found.row_max[0], found.row_log_sum[0], statistics)
+
+
+def beside_pages(plan: core.Plan) -> core.Plan:
+    """The same call with keys and values gathered from their pages."""
+    layout = plan.layout
+    if not isinstance(layout, core.Paged):
+        return plan
+    k, v = beside(layout, plan.k, plan.v)
+    return replace(plan, k=k, v=v, layout=core.Ragged(layout.cu_query, layout.cu_key))

@@ -11,10 +11,9 @@ from regard.core.layout import Paged, Ragged
 from regard.core.ranges import Ranges
 from regard.inputs import packed_inputs
 from regard.run import native
-from regard.run.documents import beside_pages
 from regard.run.native import NATIVE
 from regard.run.pages import new_pages, write_pages
-from tests.run.plans import packed_plan, paged, paged_decode, ragged
+from tests.run.plans import beside_pages, packed_plan, paged, paged_decode, ragged
 
 pytestmark = pytest.mark.skipif(not native.available(), reason=str(native.why_unavailable()))
 
