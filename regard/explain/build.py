@@ -117,11 +117,16 @@ def _said(arguments: dict[str, Any]) -> str:
 
 
 def _about(card: Card) -> dict[str, Any]:
-    names = ("name", "family", "line", "equation", "source", "time", "memory", "attends")
-    about = {name: getattr(card, name) for name in names}
+    names = ("name", "family", "line", "equation", "source", "time", "attends")
+    about = {name: getattr(card, name) for name in names} | {"memory": _memory(card.memory, card.stored)}
     use = use_of(card.name)
     known = {"when": use.when, "models": use.models} if use else {}
     return {**about, **known, "parameters": dict(card.parameters), "home": HOMES.get(card.name)}
+
+
+def _memory(here: str, stored: str) -> str:
+    """What regard needs, a strip of rows at a time, and what it takes to keep every weight, as textbooks count."""
+    return f"{here} in regard; {stored} if every weight is kept, as textbooks count" if stored else here
 
 
 def _about_text(text: str, made: Example) -> dict[str, Any]:
@@ -138,7 +143,7 @@ def _about_text(text: str, made: Example) -> dict[str, Any]:
         "equation": _equation(attention),
         "source": attention.source or "composed from parts, see below",
         "time": cost,
-        "memory": "O(n d)",
+        "memory": _memory("O(n d)", "O(n²)"),
         "attends": mask_meaning(attention.mask) if isinstance(attention, Mechanism) else "see its parts",
         "parameters": {},
         "home": None,

@@ -10,8 +10,9 @@ from regard.errors import UserError
 class GlimpseNetwork(nn.Module):
     """o = W (σ(W_c c + b_c) ⊙ x) + b: a context embedding weights the input elementwise, then a linear layer.
 
-    (Context-gated glimpse: Mnih 2014, Ba 2015.) It weights features, not keys, so it is no Mechanism; `gates` are its
-    picture. input_width Dx, context_width Dc, output_width Do.
+    After Ba 2015, section 3: features of where to look multiply those of what is there (Mnih 2014 adds them). The
+    sigmoid is regard's: a gate lies in (0, 1). It weights features, not keys, so it is no
+    Mechanism; `gates` are its picture. input_width Dx, context_width Dc, output_width Do.
     """
 
     def __init__(self, input_width: int, context_width: int, output_width: int, bias: bool = True) -> None:

@@ -73,7 +73,8 @@ class Card:
     number of tokens n grows (d widths, w a window, m slots or features). attends: what a query may see, in words.
     factory(**arguments) makes it; example(sizes) gives arguments that fit inputs of these sizes, and arrange turns
     plain inputs into what it takes (gates, a latent). refused: why it is no mechanism, and where it lives instead.
-    parameters: what each learned tensor is. linear_memory: whether `memory` grows as n and no faster.
+    parameters: what each learned tensor is. linear_memory: whether `memory` grows as n and no faster. stored: how many
+    weights there are, the memory of an implementation that keeps them all, as textbooks do; empty where there are none.
     """
 
     name: str
@@ -90,6 +91,7 @@ class Card:
     parameters: Mapping[str, str] = field(default_factory=dict)
     refused: str | None = None
     linear_memory: bool = True
+    stored: str = "O(n²)"
 
     def make(self, **arguments: Any) -> Attention:
         """The mechanism for these arguments; raises ValueError where it is refused."""

@@ -23,7 +23,7 @@ CARDS = (
         equation="s = qᵀ k,  a = softmax(s),  o = a v",
         source=SOURCE,
         time="O(n² d)",
-        memory="O(n d) in strips, O(n²) as textbooks store the weights",
+        memory="O(n d)",
         attends="every key",
         factory=dot,
     ),

@@ -27,6 +27,7 @@ CARDS = (
         source=SOURCE,
         time="O(n m d), m slots",
         memory="O(n d + m d)",
+        stored="O(n m)",
         attends="every slot of the memory, no token",
         factory=external_memory,
         example=lambda s: {

@@ -27,6 +27,7 @@ CARDS = (
         source=SOURCE,
         time="O(n m d)",
         memory="O(n d + m n)",
+        stored="O(n m)",
         attends="m slots, each a mixture of all tokens; not causal, one length",
         factory=linformer,
         example=lambda s: {"e": s.normal(3, s.keys, seed=1), "f": s.normal(3, s.keys, seed=2)},

@@ -11,7 +11,7 @@ from regard.parts.prepare import Temperature
 from regard.zoo.card import Card
 
 OFF_BY_ONE = "Miller 2023, Attention Is Off By One; Xiao et al. 2024, eq. 2 (zero sink)"
-SINK = "OpenAI 2025, gpt-oss model card, section 2.2"
+SINK = "OpenAI 2025, gpt-oss-120b & gpt-oss-20b Model Card, section 2.2 (a learned bias in the softmax's denominator)"
 TOPK = "Zhao et al. 2019, Explicit Sparse Transformer, eq. 5-6; Gupta et al. 2021"
 TEMPERATURE = "Hinton et al. 2015, Distilling the Knowledge in a Neural Network, eq. 1"
 

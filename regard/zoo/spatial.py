@@ -13,7 +13,10 @@ from regard.zoo.card import Card, Sizes
 
 SOFT = "Xu et al. 2015, Show, Attend and Tell, eq. 4-6 and 13 (soft)"
 HARD = "Xu et al. 2015, Show, Attend and Tell, eq. 4-9 (hard)"
-GLIMPSE = "Mnih et al. 2014, Recurrent Models of Visual Attention; Ba et al. 2015, section 3 (context-gated glimpse)"
+GLIMPSE = (
+    "after Ba et al. 2015, Multiple Object Recognition with Visual Attention, section 3: the features of a "
+    "location multiply those of the glimpse (Mnih et al. 2014 add them); the sigmoid is regard's"
+)
 
 
 def spatial_soft(*, w_q: Tensor, w_k: Tensor, v: Tensor) -> Mechanism:
@@ -45,6 +48,7 @@ CARDS = (
         source=SOFT,
         time="O(n L m), L cells",
         memory="O((n + L) m)",
+        stored="O(n L)",
         attends="every cell of the image",
         factory=spatial_soft,
         example=_arguments,
@@ -58,6 +62,7 @@ CARDS = (
         source=HARD,
         time="O(n L m), L cells",
         memory="O((n + L) m)",
+        stored="O(n L)",
         attends="one cell by lot",
         factory=spatial_hard,
         example=_arguments,
@@ -71,6 +76,7 @@ CARDS = (
         source="Williams 1992; Xu et al. 2015, eq. 11-12",
         time="that of spatial_hard",
         memory="that of spatial_hard",
+        stored="",
         attends="nothing: it is a loss",
         refused="it is a loss over sampled choices, and a mechanism returns no log-probability; it belongs to nn",
     ),
@@ -82,6 +88,7 @@ CARDS = (
         source=GLIMPSE,
         time="O(n d²)",
         memory="O(n d)",
+        stored="",
         attends="no keys: it filters features",
         refused="a context weights features, not keys, so there are no pairs and no rows of weights; it belongs to nn",
     ),

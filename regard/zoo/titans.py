@@ -44,6 +44,7 @@ CARDS = (
         source=SOURCE,
         time="O(n d m), m the hidden width",
         memory="O(d m) state",
+        stored="",
         attends="the past, through a learned network: there are no weights to show",
         factory=neural_memory,
         example=lambda s: {

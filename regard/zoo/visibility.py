@@ -13,6 +13,7 @@ from regard.parts import masks
 from regard.parts.defaults import mechanism_with
 from regard.zoo.card import Card, Sizes
 
+PADDED = "practice: Vaswani et al. 2017 batch sentences of unequal length (section 5.1) without writing the mask down"
 FULL = "Vaswani et al. 2017, Attention Is All You Need, section 3.2.3 (encoder)"
 PREFIX = "Raffel et al. 2020, Exploring the Limits of Transfer Learning (T5), section 3.2.1"
 DOCUMENT = "Krell et al. 2021, Efficient Sequence Packing without Cross-contamination, section 3.2"
@@ -60,7 +61,7 @@ CARDS = (
         equation="mask(i, j) = true",
         source=FULL,
         time="O(n² d)",
-        memory="O(n d) in strips, O(n²) as textbooks store the weights",
+        memory="O(n d)",
         attends="every token",
         factory=full,
     ),
@@ -69,9 +70,9 @@ CARDS = (
         family="masks",
         line="Tokens that only fill up a batch are never read: give key_valid with the call.",
         equation="mask(i, j) = valid_j",
-        source=FULL,
+        source=PADDED,
         time="O(n² d)",
-        memory="O(n d) in strips, O(n²) as textbooks store the weights",
+        memory="O(n d)",
         attends="every token that is not padding",
         factory=full,
         arrange=_padded,
@@ -83,7 +84,7 @@ CARDS = (
         equation="mask(i, j) = p_j < P or p_j <= p_i",
         source=PREFIX,
         time="O(n² d)",
-        memory="O(n d) in strips, O(n²) as textbooks store the weights",
+        memory="O(n d)",
         attends="the prefix, itself and the past",
         factory=prefix,
         example=lambda s: {"count": 2},
