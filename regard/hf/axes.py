@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -51,12 +52,11 @@ class Axes:
     """The axes of one attached model's current sequences, by name."""
 
     def __init__(self, model: PreTrainedModel, tokenizer: Any) -> None:
-        self.tokenizer = tokenizer
+        self.tokens_of = partial(_with_text, tokenizer, _media_tokens(model))
         special = getattr(tokenizer, "all_special_ids", None)
         self.special_ids = None if special is None else torch.tensor(sorted(special), dtype=torch.int64)
         self.by_name: dict[str, TokenAxis] = {}
         self._passed: dict[int, dict[str, Tensor | None]] = {}  # PASSED, by id of the model that they were passed to
-        self._media = _media_tokens(model)
         self._encoders = [m for prefix, m in _pretrained(model) if prefix.split(".")[-1] == "encoder"]
         self._parents = {
             id(module): [m for prefix, m in _pretrained(model) if _inside(name, prefix)]
@@ -65,7 +65,7 @@ class Axes:
 
     def reset(self) -> None:
         """Forget all axes: a new sequence begins."""
-        self.by_name.clear()
+        self.by_name = {}
 
     def note_inputs(self, module: PreTrainedModel, args: Any, kwargs: Any) -> None:
         """Remember the token ids that a model, or a model inside it, was just called with."""
@@ -204,23 +204,25 @@ class Axes:
                 return mask.bool().repeat_interleave(batch // mask.shape[0], 0)
         return None
 
-    def tokens(self, axis: TokenAxis) -> Tokens:
-        """The axis with the text of its tokens; those that stand for an image, a video or a sound are numbered."""
-        tokens = axis.tokens
-        if tokens.ids is None:
-            text = [[str(slot) for slot in range(axis.length)]] * axis.batch
-        else:
-            text = [self._row_text(row) for row in tokens.ids.tolist()]
-        return Tokens(text, tokens, "text" if tokens.ids is not None else KINDS.get(axis.tower, "frames"))
 
-    def _row_text(self, ids: list[int]) -> list[str]:
-        text = texts(self.tokenizer, ids)
-        counts = dict.fromkeys(self._media, 0)
-        for slot, token in enumerate(ids):
-            if token in counts:
-                text[slot] = f"[{self._media[token]} {counts[token]}]"
-                counts[token] += 1
-        return text
+def _with_text(tokenizer: Any, media: Mapping[int, str], axis: TokenAxis) -> Tokens:
+    """An axis with the text of its tokens; those that stand for an image, a video or a sound are numbered."""
+    tokens = axis.tokens
+    if tokens.ids is None:
+        text = [[str(slot) for slot in range(axis.length)]] * axis.batch
+    else:
+        text = [_row_text(tokenizer, media, row) for row in tokens.ids.tolist()]
+    return Tokens(text, tokens, "text" if tokens.ids is not None else KINDS.get(axis.tower, "frames"))
+
+
+def _row_text(tokenizer: Any, media: Mapping[int, str], ids: list[int]) -> list[str]:
+    text = texts(tokenizer, ids)
+    counts = dict.fromkeys(media, 0)
+    for slot, token in enumerate(ids):
+        if token in counts:
+            text[slot] = f"[{media[token]} {counts[token]}]"
+            counts[token] += 1
+    return text
 
 
 def _media_tokens(model: PreTrainedModel) -> dict[int, str]:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers.masking_utils import flash_attention_mask
 
 from regard.core import ranges
@@ -99,7 +97,7 @@ def read(call: AttentionCall, where: str) -> Call:
 def _allowed(call: AttentionCall, question: ModelMask | None, where: str) -> tuple[Ranges, Tensor | None]:
     num_queries, num_keys = call.query.shape[2], call.key.shape[2]
     if call.mask is None and (question is None or question.answer is not flash_attention_mask):
-        return _without_mask(call.module, num_queries, num_keys, call.keywords, call.query.device), None
+        return _without_mask(call), None
     try:
         seen, bias = _dense_mask(call, where) if question is None else (question.ranges(), None)
     except ranges.TooManyRuns as error:
@@ -121,16 +119,19 @@ def _dense_mask(call: AttentionCall, where: str) -> tuple[Ranges, Tensor | None]
     return split_mask(mask.detach().expand(-1, -1, call.query.shape[2], -1))
 
 
-def _without_mask(
-    module: nn.Module, num_queries: int, num_keys: int, keywords: Mapping[str, Any], device: torch.device
-) -> Ranges:
+def _without_mask(call: AttentionCall) -> Ranges:
     """transformers' rule without a mask: causal, aligned to the first key, if the call or the module says so."""
-    said = keywords.get("is_causal")
-    causal = bool(getattr(module, "is_causal", True) if said is None else said) and num_queries > 1
-    if not causal:
-        return ranges.full(num_queries, num_keys, device)
-    upto = torch.arange(1, num_queries + 1, device=device)[None, None]
-    return ranges.between(torch.zeros_like(upto), upto, num_keys)
+    num_queries, num_keys, device = call.query.shape[2], call.key.shape[2], call.query.device
+    said = call.keywords.get("is_causal")
+    causal = bool(getattr(call.module, "is_causal", True) if said is None else said) and num_queries > 1
+
+    def make() -> Ranges:
+        if not causal:
+            return ranges.full(num_queries, num_keys, device)
+        upto = torch.arange(1, num_queries + 1, device=device)[None, None]
+        return ranges.between(torch.zeros_like(upto), upto, num_keys)
+
+    return call.questions.ranges((causal, num_queries, num_keys, device), make)
 
 
 def _cropped(bias: Tensor, query: Tensor, key: Tensor, where: str) -> Tensor:

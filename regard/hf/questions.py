@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import weakref
+from collections.abc import Callable, Hashable
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from regard.core.ranges import Ranges
 from regard.hf.masks import ModelMask
 
 MOST = 256  # questions kept, where a model asks for masks and never runs
@@ -23,11 +25,19 @@ class Questions:
     def __init__(self) -> None:
         self._by_mask: dict[int, tuple[Any, int, ModelMask]] = {}
         self._without_mask: list[ModelMask] = []
+        self._ranges: dict[Hashable, Ranges] = {}
 
     def clear(self) -> None:
         """Forget all: a forward is over."""
         self._by_mask.clear()
         self._without_mask.clear()
+        self._ranges.clear()
+
+    def ranges(self, rule: Hashable, make: Callable[[], Ranges]) -> Ranges:
+        """What a rule lets each query see, made for the first layer of a forward and shared by the others."""
+        if rule not in self._ranges:
+            self._ranges[rule] = make()
+        return self._ranges[rule]
 
     def note(self, question: ModelMask) -> Any:
         """Answer a question as the model's implementation does, and remember the answer."""

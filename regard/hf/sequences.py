@@ -42,7 +42,6 @@ class LayerState:
     know the cache again by.
     """
 
-    module: nn.Module
     layer: LayerId
     call_number: int
     groups: list[HeadGroup]
@@ -85,8 +84,9 @@ class LayerState:
 
 @dataclass(frozen=True, eq=False)
 class Step:
-    """One call as it lies in its sequence: the axis and rows of its queries, the axis of its keys."""
+    """One call of a module as it lies in its sequence: the axis and rows of its queries, the axis of its keys."""
 
+    module: nn.Module
     state: LayerState
     query: TokenAxis
     rows: slice

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -18,8 +19,8 @@ from regard.hf.calls import Call, read
 from regard.hf.engine import observers
 from regard.hf.errors import Unsupported
 from regard.hf.families import SHARED_KEYS
-from regard.hf.filling import fill
-from regard.hf.layers import LayerId, layer_ids, output_projection, value_norms
+from regard.hf.filling import PUT_OFF, filling, filling_now
+from regard.hf.layers import LayerId, attention_modules, layer_ids, output_projection, value_norms
 from regard.hf.own_code.follow import OwnCode
 from regard.hf.seam import AttentionCall, Handler, ShownCall
 from regard.hf.sequences import HeadGroup, LayerState, Step, continues_unseen, inputs_of, within_seen
@@ -27,7 +28,7 @@ from regard.mechanism import Mechanism, WeightKind
 from regard.parts.masks import Full
 from regard.parts.normalisers import Softmax
 from regard.seeing.kept import Kept
-from regard.seeing.trace import Trace
+from regard.seeing.trace import About, Trace
 from regard.seeing.watching import Watching
 from regard.statistic import Statistic, View
 
@@ -35,7 +36,7 @@ NO_MECHANISM = Mechanism("own code", "the model's own", (), Full(), Softmax())
 
 
 class Watcher(Handler):
-    """What is watched of one attached model. `trace` is filled when the block ends, or earlier by its `refresh`.
+    """What is watched of one attached model. `trace` is filled when it is read, within the block or after it.
 
     layers, heads: indices to watch, None for all. backend: whose walks reduce the weights; "model" leaves the choice.
     """
@@ -67,12 +68,15 @@ class Watcher(Handler):
         self.describe_output: Callable[[], dict[str, Any]] = dict  # what whoever makes the output says of it
         self._calls: dict[int, int] = {}  # by module, in this forward
         self._rows: dict[str, tuple[TokenAxis, slice]] = {}  # by stack: its latest self-attention's rows
-        self.trace = Trace()
-        self.trace.refresh = lambda trace: fill(trace, self)
+        self.names = [(name, id(module)) for name, module in attention_modules(model)]
+        self.trace = Trace(Path(model.config.name_or_path or "").name or type(model).__name__)
+        self.trace.statistics = {s.label: About.of(s) for s in statistics}
+        self.trace.put_off(PUT_OFF, self._now)
 
     def before_forward(self, model: PreTrainedModel, is_outermost: bool, args: Any, kwargs: Any) -> None:
         if is_outermost:
             self.forwards += 1
+            self.trace.put_off(PUT_OFF, self._now)
             self._calls.clear()
             self._rows.clear()
         self.axes.note_inputs(model, args, kwargs)
@@ -123,6 +127,9 @@ class Watcher(Handler):
         wanted = bool(self.statistics or self.keep) and (self.layers is None or layer.index in self.layers)
         return wanted and torch._C._current_graph_task_id() == -1  # checkpointing calls it again in the backward pass
 
+    def _now(self) -> dict[str, Any]:
+        return filling_now(self)
+
     # ---- one call -----------------------------------------------------------------------------------------------
 
     def follow(self, module: nn.Module, layer: LayerId, call: Call, apart: frozenset[int] = frozenset()) -> Step:
@@ -131,10 +138,12 @@ class Watcher(Handler):
         apart: heads that attend by another mechanism than the rest, and so are a group of their own.
         """
         state = self._state(module, layer, call, apart)
-        query, rows, key = self._cross_axes(layer, call) if layer.kind == "cross" else self._self_axes(state, call)
+        query, rows, key = (
+            self._cross_axes(layer, call) if layer.kind == "cross" else self._self_axes(module, state, call)
+        )
         state.check_continues(call, rows)
         state.rows_seen, state.query_axis, state.key_axis = rows.stop, query, key
-        return Step(state, query, rows, key)
+        return Step(module, state, query, rows, key)
 
     def absorb(self, step: Step, group: HeadGroup, call: Call, output: bool) -> Tensor | None:
         """Feed one call to the statistics of its heads; with output=True also what a fused backend made of it."""
@@ -142,7 +151,7 @@ class Watcher(Handler):
         heads = call.of_heads(group.heads)
         x = inputs_of(heads, step, heads.v if output else None)
         view = step.view(weight_kind(heads.mechanism), len(group.heads))
-        scale = self._value_norms(state, group, call)
+        scale = self._value_norms(step, group, call)
         out = group.watching.absorb(heads.mechanism, x, view, step.rows, call.first_key, scale)
         self._note_problems(state.layer, call, view, step.rows)
         state.view = view
@@ -181,7 +190,7 @@ class Watcher(Handler):
             self.set_aside()
             state = None
         if state is None:
-            state = LayerState(module, layer, number, self._groups(layer, call, apart))
+            state = LayerState(layer, number, self._groups(layer, call, apart))
             self.states[(id(module), number)] = state
         return state
 
@@ -204,29 +213,29 @@ class Watcher(Handler):
 
     def set_aside(self) -> None:
         """End the sequence that is running: its trace goes to `trace.earlier`, and what follows is a new one."""
-        fill(self.trace, self)
-        done = Trace(self.trace.model, self.trace.layers, self.trace.axes, self.trace.statistics, self.trace.made)
+        done = Trace(self.trace.model, statistics=self.trace.statistics)
+        done.put_off(PUT_OFF, filling(self))
         self.trace.earlier.append(done)
         self.states = {}
         self.axes.reset()
 
     # ---- its axes -----------------------------------------------------------------------------------------------
 
-    def _self_axes(self, state: LayerState, call: Call) -> tuple[TokenAxis, slice, TokenAxis]:
+    def _self_axes(self, module: nn.Module, state: LayerState, call: Call) -> tuple[TokenAxis, slice, TokenAxis]:
         first = state.first_row(call)
         axis = state.query_axis
         latest = self._rows.get(state.layer.stack)
-        shares_keys = getattr(state.module, SHARED_KEYS, False)
+        shares_keys = getattr(module, SHARED_KEYS, False)
         if shares_keys and axis is None and latest is not None and _ends(call, latest[1]):
             first = latest[1].stop - call.q.shape[2]
             axis = self.axes.last_rows(latest[0], first, self.forwards)
             state.rows_seen = first
         elif first == 0:
-            axis = self.axes.start(state.module, state.layer, call, self.forwards)
+            axis = self.axes.start(module, state.layer, call, self.forwards)
         elif axis is None:
             raise continues_unseen(state.layer, first, 0)
         else:
-            self.axes.extend(axis, state.module, state.layer, call, first, self.forwards)
+            self.axes.extend(axis, module, state.layer, call, first, self.forwards)
         rows = slice(first, first + call.q.shape[2])
         if axis.all is None:
             self._rows[state.layer.stack] = (axis, rows)
@@ -245,14 +254,14 @@ class Watcher(Handler):
 
     # ---- what statistics need besides -----------------------------------------------------------------------------
 
-    def _value_norms(self, state: LayerState, group: HeadGroup, call: Call) -> Tensor | None:
+    def _value_norms(self, step: Step, group: HeadGroup, call: Call) -> Tensor | None:
         if all(statistic.of == "weights" for statistic in self.statistics):
             return None
         num_heads, width = call.q.shape[1], call.v.shape[3]
-        projection = output_projection(state.module, self.model, state.layer.name, num_heads * width)
+        projection = output_projection(step.module, self.model, step.state.layer.name, num_heads * width)
         if projection is None:
             raise Unsupported(
-                f"layer {state.layer.name} has no output projection that can be told for sure, so norm-weighted "
+                f"layer {step.state.layer.name} has no output projection that can be told for sure, so norm-weighted "
                 "statistics cannot be computed there; use of='weights'"
             )
         return value_norms(call.v, projection, num_heads)[:, group.heads]
@@ -273,8 +282,7 @@ class Watcher(Handler):
                 f"{type(self.model).__name__} ran, and none of its attention could be seen"
                 + (f": {self.problems[0]}" if self.problems else "")
             )
-        fill(self.trace, self)
-        self.trace.refresh = None
+        self.trace.put_off(PUT_OFF, filling(self))
 
 
 def _ends(call: Call, rows: slice) -> bool:

@@ -6,7 +6,7 @@ saves to one safetensors file.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, overload
@@ -16,6 +16,7 @@ from torch import Tensor
 from regard.seeing.drawn import Drawn
 from regard.seeing.files import TraceError, write_whole
 from regard.seeing.kept import Kept
+from regard.seeing.later import Later
 from regard.seeing.statistics import every
 from regard.statistic import Axis, Statistic
 
@@ -75,12 +76,13 @@ class About:
 
 
 @dataclass(eq=False, repr=False)
-class Layer:
+class Layer(Later):
     """One attention module. kind: "self" or "cross"; stack: "decoder", "encoder", or a tower's name.
 
     heads: the watched heads, in the order of the results' head dimension. query_axis, key_axis: names in Trace.axes.
     results and summaries are by statistic label; summaries are float64 [B,H], one number per head. undefined says, by
-    label, why a watched statistic means nothing here. kept: queries and keys, where they were kept.
+    label, why a watched statistic means nothing here. kept: queries and keys, where they were kept. A layer that was
+    watched finishes its statistics when one of the three is first read.
     """
 
     name: str
@@ -111,11 +113,11 @@ class Layer:
 
 
 @dataclass(eq=False, repr=False)
-class Trace(Drawn):
+class Trace(Later, Drawn):
     """What was seen: `layers` in the order the model runs them, `axes` by name, `statistics` by label.
 
     made: how it came about (model class, backend, dtype, versions …), all JSON. earlier: Traces of sequences that
-    went through the same `attach` before this one.
+    went through the same `attach` before this one. While a model is attached, what is read is as of its latest forward.
     """
 
     model: str = ""
@@ -124,7 +126,6 @@ class Trace(Drawn):
     statistics: dict[str, About] = field(default_factory=dict)
     made: dict[str, Any] = field(default_factory=dict)
     earlier: list[Trace] = field(default_factory=list)
-    refresh: Callable[[Trace], None] | None = None  # while attached: finishes the statistics as of now
 
     def layer(self, index: int, kind: Literal["self", "cross"] = "self", stack: str | None = None) -> Layer:
         """The layer of a stack (by default the first one that matches). Raises TraceError naming what there is."""
@@ -172,8 +173,6 @@ class Trace(Drawn):
         return [layer.results.get(which, {}) for layer in self.layers]
 
     def _known(self, label: str) -> None:
-        if self.refresh is not None:
-            self.refresh(self)
         if label not in self.statistics:
             raise TraceError(f"{label!r} was not watched; watched: {', '.join(self.statistics) or 'nothing'}")
 

@@ -176,8 +176,6 @@ def test_a_trace_can_be_read_inside_the_block() -> None:
     model, inputs = BY_NAME["llama"].build(), feed(BY_NAME["llama"])
     with torch.no_grad(), attach(model) as trace:
         model(**inputs)
-        assert trace.refresh is not None
-        trace.refresh(trace)
         assert len(trace.layers) == 2
         assert trace["entropy"][0]["rows"].shape == (2, 4, 11)
 
