@@ -8,6 +8,7 @@ those of exact weights, relative, for scores up to 100.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -20,7 +21,7 @@ BAND_ROWS = 64
 
 
 def pooled_of(plan: core.Plan, state: Tensor, shifts: tuple[int, int], lead: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """Sum and maximum of a_ij = e^{s_ij - state_i} in each cell of 2^shifts tokens: both float32 [row cells, key cells].
+    """Sum and maximum of a_ij = e^{s_ij - state_i} in each cell of 2^shifts tokens, float32 [row cells, key cells].
 
     plan: of one sequence and one head, without values or sink. state: float64 [rows], m_i + l_i. lead: how many tokens
     of its first cell lie before the plan's first row and key.
@@ -45,7 +46,7 @@ def pooled_of(plan: core.Plan, state: Tensor, shifts: tuple[int, int], lead: tup
 def _bands(rows: int, lead: int, side: int) -> Sequence[tuple[int, int]]:
     """Bands of `side` rows that begin where cells begin."""
     edges = [0, *range(side - lead % side, rows, side), rows]
-    return [(a, b) for a, b in zip(edges[:-1], edges[1:], strict=True) if a < b]
+    return [(a, b) for a, b in pairwise(edges) if a < b]
 
 
 def _weights(plan: core.Plan, state: Tensor) -> Tensor:

@@ -110,7 +110,7 @@ def unpacked(answer: bytes) -> tuple[dict[str, Any], NDArray[Any]]:
 
 
 def _tile(seen: Pyramid, place: int, head: int, batch: int, fields: Fields) -> bytes:
-    """layer, head, row, key (in tiles), zr, zk, which: mean or max. Numbers: the cells, then allowed per row of cells."""
+    """layer, head, row, key (in tiles), zr, zk, which: mean or max. Numbers: the cells, then their rows' allowed."""
     sizes = seen.sizes(seen.trace.layers[place])
     zoom = tuple(
         fields.number(name, max(1, (size - 1).bit_length()) + 1, "0") for name, size in zip(("zr", "zk"), sizes)
