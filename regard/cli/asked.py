@@ -19,6 +19,11 @@ class Saved:
 
     path: str
 
+    @property
+    def name(self) -> str:
+        """What the viewer calls it."""
+        return Path(self.path).name
+
 
 @dataclass(frozen=True)
 class Fresh:
@@ -26,6 +31,11 @@ class Fresh:
 
     model: str | None
     given: str
+
+    @property
+    def name(self) -> str:
+        """What the viewer calls it."""
+        return f"{self.model or 'the embedded model'}: {self.given[:60]}"
 
 
 Asked = Saved | Fresh

@@ -43,7 +43,7 @@ def row_state(plan: core.Plan, sink: Tensor | None, walks: Sequence[Backend]) ->
         return output.row_max[0, 0], output.row_log_sum[0, 0]
     step = max(1, PAIRS // max(1, plan.k.shape[2]))
     parts = [
-        _dense_state(_rows(plan, slice(i, min(i + step, plan.q.shape[2]))), sink)
+        _dense_state(rows_of(plan, slice(i, min(i + step, plan.q.shape[2]))), sink)
         for i in range(0, plan.q.shape[2], step)
     ]
     row_max, row_log_sum = (torch.cat(part).float() for part in zip(*parts, strict=True))
@@ -84,7 +84,7 @@ def _keys(plan: core.Plan, part: slice) -> core.Plan:
     )
 
 
-def _rows(plan: core.Plan, part: slice) -> core.Plan:
+def rows_of(plan: core.Plan, part: slice) -> core.Plan:
     """The plan on some of its rows."""
     terms: list[core.Term] = []
     for term in plan.terms:
@@ -102,26 +102,30 @@ def _rows(plan: core.Plan, part: slice) -> core.Plan:
 # ---- in torch -------------------------------------------------------------------------------------------------------
 
 
-def dense_scores(plan: core.Plan) -> Tensor:
-    """float64 [rows, keys] of a plan of one sequence and one head; -inf where a key is not visible."""
-    scores = plan.q[0, 0].double() @ plan.k[0, 0].double().T
-    apart = plan.key_positions[0][None, :] - plan.query_positions[0][:, None]
+def dense_scores(plan: core.Plan, dtype: torch.dtype = torch.float64) -> Tensor:
+    """[rows, keys] of a plan of one sequence and one head, in float64 or float32; -inf where a key is not visible."""
+    scores = plan.q[0, 0].to(dtype) @ plan.k[0, 0].to(dtype).T
     for term in plan.terms:
         match term:
             case core.Dot(scale=scale):
                 scores = scores * float(scale)
             case core.KeyBias(bias=bias):
-                scores = scores + bias[0, 0].double()
+                scores = scores + bias[0, 0].to(dtype)
             case core.Slope(slope=slope):
-                scores = scores + float(slope) * apart
+                scores = scores + float(slope) * _apart(plan)
             case core.Distance(table=table):
                 reach = (table.shape[1] - 1) // 2
-                scores = scores + table[0].double()[apart.clamp(-reach, reach) + reach]
+                scores = scores + table[0].to(dtype)[_apart(plan).clamp(-reach, reach) + reach]
             case core.Table(bias=bias):
-                scores = scores + bias[0, 0].double()
+                scores = scores + bias[0, 0].to(dtype)
             case core.Softcap(cap=cap):
                 scores = cap * torch.tanh(scores / cap)
-    return scores.masked_fill(~plan.ranges.dense()[0, 0], -torch.inf)
+    return scores if plan.ranges.is_full() else scores.masked_fill(~plan.ranges.dense()[0, 0], -torch.inf)
+
+
+def _apart(plan: core.Plan) -> Tensor:
+    """p_j - p_i, int64 [rows, keys]."""
+    return plan.key_positions[0][None, :] - plan.query_positions[0][:, None]
 
 
 def _dense_state(plan: core.Plan, sink: Tensor | None) -> tuple[Tensor, Tensor]:

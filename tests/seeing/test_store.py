@@ -13,6 +13,7 @@ from regard import core
 from regard.core import ranges
 from regard.core.ranges import Ranges
 from regard.run.choose import observers
+from regard.seeing.cells import pooled
 from regard.seeing.kept import Kept
 from regard.seeing.tiles import tiles
 from regard.seeing.trace import Layer, Tokens, Trace, TraceError
@@ -204,3 +205,20 @@ def test_tiles_are_means_and_maxima_of_exact_weights(cell: tuple[int, int]) -> N
             assert float(found.max[r, c]) == pytest.approx(float(expected[rows, keys].max()), abs=2e-6)
     with pytest.raises(TraceError, match="powers of two, got 3 × 1"):
         tiles(trace_of(kept_of(plan, ())), 0, 0, cell=(3, 1))
+
+
+@pytest.mark.parametrize("shifts", [(0, 0), (2, 3), (5, 5), (7, 1)])
+@pytest.mark.parametrize("name", BIASES)
+def test_pooled_rectangles_are_those_of_exact_weights(name: str, shifts: tuple[int, int]) -> None:
+    over = axis()
+    plan = plan_of(BIASES[name], window=100 if name == "plain" else None, sink=name == "slopes")
+    kept = Kept(observers())
+    for begin, end in ((0, 130), (130, T)):
+        kept.add(part(plan, begin, end), slice(begin, end), 0)
+    rows, keys = slice(64, 257), slice(32, 300)
+    for batch, head in ((0, 0), (1, 3)):
+        exact = kept.rectangle(batch, head, rows, keys, (over, over)).double()
+        total, most = kept.store.pooled(batch, head, rows, keys, shifts, (over, over), kept.walks)
+        for got, how in ((total, "sum"), (most, "amax")):
+            want = pooled(exact[None, None], (0, 0), shifts, how)[0, 0]
+            torch.testing.assert_close(got.double(), want, rtol=2e-5, atol=1e-7)

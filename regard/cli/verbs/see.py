@@ -49,6 +49,15 @@ def see(
         bool, typer.Option("--check", help="Say what of the model can be seen, and why not the rest; no input.")
     ] = False,
     verbose: Annotated[bool, typer.Option("--verbose", help="Say what computed what, and what was left out.")] = False,
+    viewer: Annotated[
+        bool, typer.Option("--open", help="Open the viewer: a local page with every exact weight.")
+    ] = False,
+    host: Annotated[str, typer.Option(help="Address that the viewer listens on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port of the viewer; 0 takes a free one.")] = 0,
+    allow_host: Annotated[
+        list[str] | None,
+        typer.Option(help="Another name that the viewer is reached by, as through a proxy. Repeatable."),
+    ] = None,
 ) -> None:
     """Show what a model's attention looks at.
 
@@ -63,6 +72,8 @@ def see(
     files = [writable(path, FORMATS) for path in out or ()]
     wanted, where = asked(model, given, other), layer_heads(head)
     one_of(shape, SHAPES, "--shape")
+    if not 0 <= port <= 65535:
+        raise UserError(f"--port lies in 0 … 65535, got {port}")
     if not as_json:
         from regard.view.extras import needed
 
@@ -76,7 +87,7 @@ def see(
         "truncate": truncate,
         "keep": "qk" if words else None,
     }
-    traces = _traces(wanted, norm, resolution, top, options)
+    traces = _traces(wanted, norm, resolution, top, options, deep=viewer)
     traces = [trace.words() for trace in traces] if words else traces
     picked = [_checked(traces, head) for head in where]
     for trace in traces if stat is not None else ():
@@ -85,6 +96,11 @@ def see(
     _show(traces, stat, picked[0] if picked else None, as_json, verbose)
     for name in written:
         print(name, file=sys.stderr if as_json else sys.stdout)
+    if viewer:
+        from regard.view.opened import open_traces
+
+        named = [(each.name, trace) for each, trace in zip(wanted, traces, strict=True)]
+        open_traces(named, host=host, port=port, allow_hosts=allow_host or (), statistic=stat)
 
 
 def _quiet() -> None:
@@ -121,7 +137,10 @@ def _checked(traces: list[Trace], head: tuple[int, int]) -> tuple[int, int]:
     return place, head[1]
 
 
-def _traces(wanted: list[Asked], norm: bool, resolution: int, top: int, options: dict[str, Any]) -> list[Trace]:
+def _traces(
+    wanted: list[Asked], norm: bool, resolution: int, top: int, options: dict[str, Any], deep: bool
+) -> list[Trace]:
+    """The Traces that are asked for. deep: what fresh ones need for any exact weight is kept."""
     from regard.seeing.trace import Trace
 
     if resolution < 1 or top < 1:
@@ -133,6 +152,7 @@ def _traces(wanted: list[Asked], norm: bool, resolution: int, top: int, options:
     if not fresh and changed:
         name = next(each.path for each in wanted if isinstance(each, Saved))
         raise UserError(f"{name} is a saved Trace, which only --head, --stat and --out can show otherwise")
+    options = options | ({"keep": "qk"} if deep else {})
     seen = iter(_seen(fresh, norm, resolution, top, options) if fresh else [])
     return [Trace.load(each.path) if isinstance(each, Saved) else next(seen) for each in wanted]
 

@@ -11,6 +11,7 @@ import hashlib
 import html as markup
 import json
 import re
+from functools import cache
 from importlib import resources
 from typing import Any
 
@@ -26,12 +27,8 @@ def html(given: Trace | Scene) -> str:
     """The page of a Trace, of a scene, or of a comparison (regard.view.difference). Ends with a newline."""
     about: dict[str, Any] = scene(given) if isinstance(given, Trace) else given
     style, code = _asset("page.css"), script()
-    policy = (
-        f"default-src 'none'; script-src '{_hash(code)}'; style-src '{_hash(style)}'; img-src data:; "
-        "base-uri 'none'; form-action 'none'"
-    )
     parts = {
-        "policy": markup.escape(policy, quote=True).replace("&#x27;", "'"),
+        "policy": markup.escape(policy("served" in about), quote=True).replace("&#x27;", "'"),
         "title": markup.escape(_title(about)),
         "style": style,
         "colours": _json(_colours()),
@@ -41,6 +38,16 @@ def html(given: Trace | Scene) -> str:
     return re.sub(r"%(\w+)%", lambda found: parts[found[1]], _asset("page.html"))
 
 
+def policy(connects: bool = False) -> str:
+    """The page's content security policy: its own style and script. connects: it may ask the server it came from."""
+    asks = "connect-src 'self'; " if connects else ""
+    return (
+        f"default-src 'none'; script-src '{_hash(script())}'; style-src '{_hash(_asset('page.css'))}'; img-src data:; "
+        f"{asks}base-uri 'none'; form-action 'none'"
+    )
+
+
+@cache
 def script() -> str:
     """All modules as one: each a function scope of its own, after those that it imports."""
     return "\n".join(_ordered("main", {}).values()) + "\n"

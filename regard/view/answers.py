@@ -1,0 +1,186 @@
+"""What a page may ask of open Traces while it is looked at: tiles, rows, columns, heads, links, steps back.
+
+A question is a name and its fields as text, as they come in an address; an answer is bytes: the length of a JSON text
+as uint32, that text (padded with spaces to four bytes), then float32 numbers, all little-endian. The same questions
+come from the app over HTTP and from a notebook's widget as messages.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from regard.errors import UserError
+from regard.seeing.trace import Layer, Trace
+from regard.view.links import strongest
+from regard.view.pyramid import Pyramid, TileAsk, tile_tokens
+from regard.view.served import head_scene, served_scene
+
+LINKS = 12
+STEPS = 3
+MOST_DIGITS = 9
+
+
+class Refused(UserError):
+    """A question that cannot be answered; status: as in HTTP."""
+
+    def __init__(self, message: str, status: int = 400) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class Answers:
+    """Answers about some Traces by name. Several threads may ask at once."""
+
+    def __init__(self, traces: Sequence[tuple[str, Trace]], statistic: str | None = None) -> None:
+        self.traces = [trace for _, trace in traces]
+        self.names = [name for name, _ in traces]
+        self.pyramids = [Pyramid(trace) for trace in self.traces]
+        self.statistic = statistic
+
+    def scene(self, which: int = 0, batch: int = 0) -> dict[str, Any]:
+        """The scene a page starts with. Raises Refused for a Trace or sequence that is not there."""
+        fields = Fields({"trace": str(which), "batch": str(batch)})
+        trace = self.traces[fields.number("trace", len(self.traces))]
+        fields.number("batch", trace.batches)
+        known = self.statistic if self.statistic in trace.statistics else None
+        return served_scene(trace, batch, known, self.names, which)
+
+    def answer(self, what: str, asked: Mapping[str, str]) -> bytes:
+        """The answer to one question. Raises Refused, or TraceError where weights were not kept."""
+        if what not in (*QUESTIONS, "links"):
+            raise Refused(f"there is no question {what[:40]!r}; there are: {', '.join(QUESTIONS)}, links", 404)
+        fields = Fields(asked)
+        which = fields.number("trace", len(self.traces), "0")
+        trace = self.traces[which]
+        batch = fields.number("batch", trace.batches, "0")
+        if what == "links":
+            return packed({"links": [link.json() for link in strongest(trace, LINKS, batch=batch)]})
+        place = fields.number("layer", len(trace.layers))
+        head = fields.number("head", None)
+        if head not in trace.layers[place].heads:
+            raise Refused(f"head {head} of layer {place} was not watched", 404)
+        return QUESTIONS[what](self.pyramids[which], place, head, batch, fields)
+
+
+class Fields:
+    """The fields of a question, read with their limits."""
+
+    def __init__(self, given: Mapping[str, str]) -> None:
+        self.given = given
+
+    def number(self, name: str, below: int | None, default: str | None = None) -> int:
+        """A whole number from 0 to below-1. Raises Refused: 400 for what is no number, 404 for one out of range."""
+        text = self.given.get(name, default)
+        if text is None or not re.fullmatch(rf"[0-9]{{1,{MOST_DIGITS}}}", text):
+            raise Refused(f"{name} is a whole number from 0 on, got {str(text)[:40]!r}")
+        if below is not None and int(text) >= below:
+            raise Refused(f"{name} is {text}, and there are {below}, counted from 0", 404)
+        return int(text)
+
+    def one_of(self, name: str, values: Sequence[str], default: str) -> str:
+        text = self.given.get(name, default)
+        if text not in values:
+            raise Refused(f"{name} is one of {', '.join(values)}, got {text[:40]!r}")
+        return text
+
+
+def packed(about: dict[str, Any], *numbers: Tensor) -> bytes:
+    """An answer, as the page reads it."""
+    text = json.dumps(about, separators=(",", ":"), allow_nan=False).encode()
+    text += b" " * (-len(text) % 4)
+    parts = [x.detach().cpu().numpy().astype("<f4").tobytes() for x in numbers]
+    return len(text).to_bytes(4, "little") + text + b"".join(parts)
+
+
+def unpacked(answer: bytes) -> tuple[dict[str, Any], NDArray[Any]]:
+    """What `packed` wrote: the JSON, and the numbers one after the other."""
+    end = 4 + int.from_bytes(answer[:4], "little")
+    return json.loads(answer[4:end]), np.frombuffer(answer[end:], "<f4")
+
+
+# ---- questions ------------------------------------------------------------------------------------------------------
+
+
+def _tile(seen: Pyramid, place: int, head: int, batch: int, fields: Fields) -> bytes:
+    """layer, head, row, key (in tiles), zr, zk, which: mean or max. Numbers: the cells, then their rows' allowed."""
+    sizes = seen.sizes(seen.trace.layers[place])
+    zoom = tuple(
+        fields.number(name, max(1, (size - 1).bit_length()) + 1, "0") for name, size in zip(("zr", "zk"), sizes)
+    )
+    counts = [-(-size // tile_tokens(z)) for size, z in zip(sizes, zoom)]
+    row, key = (fields.number(name, count) for name, count in zip(("row", "key"), counts))
+    which = fields.one_of("which", ("max", "mean"), "max")
+    tile = seen.tile(TileAsk(place, head, row, key, (zoom[0], zoom[1]), batch))
+    cells = tile.max if which == "max" else tile.mean
+    about = {"rows": cells.shape[0], "keys": cells.shape[1], "begin": tile.begin, "cell": tile.cell}
+    return packed(about, cells, tile.allowed)
+
+
+def _row(seen: Pyramid, place: int, head: int, batch: int, fields: Fields) -> bytes:
+    """layer, head, row (a slot). Numbers: the row's exact weights over all keys, NaN where it may not look."""
+    layer = seen.trace.layers[place]
+    row = fields.number("row", seen.sizes(layer)[0])
+    weights = seen.trace.weights(layer, head, slice(row, row + 1), batch=batch)[0]
+    hidden = _allowed(seen, layer, head, batch, slice(row, row + 1), slice(0, len(weights)))[0] == 0
+    index = layer.head_place(head)
+    numbers = {
+        label: float(results["rows"][batch, index, row])
+        for label, results in layer.results.items()
+        if seen.trace.statistics[label].shape == "row"
+    }
+    return packed({"row": row, "numbers": numbers}, weights.cpu().masked_fill(hidden, torch.nan))
+
+
+def _column(seen: Pyramid, place: int, head: int, batch: int, fields: Fields) -> bytes:
+    """layer, head, key (a slot). Numbers: the exact weight that each query gives it, NaN where it may not."""
+    layer = seen.trace.layers[place]
+    key = fields.number("key", seen.sizes(layer)[1])
+    weights = seen.trace.weights(layer, head, slice(None), slice(key, key + 1), batch=batch)[:, 0]
+    hidden = _allowed(seen, layer, head, batch, slice(0, len(weights)), slice(key, key + 1))[:, 0] == 0
+    return packed({"key": key}, weights.cpu().masked_fill(hidden, torch.nan))
+
+
+def _allowed(seen: Pyramid, layer: Layer, head: int, batch: int, rows: slice, keys: slice) -> Tensor:
+    """Which pairs of a rectangle are visible, as counts 0 or 1."""
+    index, query = layer.head_place(head), seen.trace.axes[layer.query_axis].axis
+    if layer.kept is not None and layer.kept.store.scorings and not layer.kept.calls:
+        return layer.kept.store.allowed(batch, index, rows, keys, (0, 0), query)
+    overview = layer.results.get("overview")
+    if overview is not None and not bool(overview["shifts"].any()):
+        return overview["count"][batch, min(index, overview["count"].shape[1] - 1), rows, keys]
+    return torch.ones(rows.stop - rows.start, keys.stop - keys.start)
+
+
+def _head(seen: Pyramid, place: int, head: int, batch: int, fields: Fields) -> bytes:
+    """layer, head: its tracks, bins and overview."""
+    return packed(head_scene(seen.trace, place, head, batch))
+
+
+def _step(seen: Pyramid, place: int, head: int, batch: int, fields: Fields) -> bytes:
+    """layer, row (a slot): the strongest links of that row in every head of the layer, {head: [[key, weight]]}."""
+    layer = seen.trace.layers[place]
+    row = fields.number("row", seen.sizes(layer)[0])
+    links = {}
+    for each in layer.heads:
+        weights = seen.trace.weights(layer, each, slice(row, row + 1), batch=batch)[0]
+        best = weights.topk(min(STEPS + 2, len(weights)))
+        links[each] = [[int(key), float(weight)] for weight, key in zip(best.values, best.indices) if weight > 0]
+    return packed({"row": row, "links": links})
+
+
+Question = Callable[[Pyramid, int, int, int, Fields], bytes]
+QUESTIONS: dict[str, Question] = {
+    "tile": _tile,
+    "row": _row,
+    "column": _column,
+    "head": _head,
+    "step": _step,
+}
