@@ -13,13 +13,14 @@ from transformers import PreTrainedModel
 from regard.hf.computing import Computing
 from regard.hf.engine import BACKENDS, unknown_backend
 from regard.hf.errors import Unsupported
+from regard.hf.exchanged import Edit
 from regard.hf.layers import attention_modules
 from regard.hf.own_code.enter import watching
 from regard.hf.own_code.modules import is_attention, own_code
+from regard.hf.plan import Plan, plan_of
 from regard.hf.seam import Handler, handling
 from regard.hf.watcher import Watcher
-from regard.mechanism import Mechanism
-from regard.run.compose import resolved
+from regard.protocol import Attention
 from regard.seeing.statistics import standard
 from regard.seeing.trace import Trace
 from regard.statistic import Statistic
@@ -34,9 +35,10 @@ def attach(
     *,
     layers: Sequence[int] | None = None,
     heads: Sequence[int] | None = None,
-    mechanism: Mechanism | str | None = None,
+    mechanism: Attention | Plan | str | None = None,
     swap_layers: Sequence[int] | None = None,
     swap_heads: Sequence[int] | None = None,
+    edit: Sequence[Edit] = (),
     backend: str = "model",
     tokenizer: Any = None,
     keep: Literal["qk"] | None = None,
@@ -48,10 +50,11 @@ def attach(
 
     watch: statistics to compute, by default the standard set; () watches nothing. layers, heads: indices to watch, by
     default all. backend="model" leaves the output to the model's own attention function, so that watching changes no
-    bit of it; another name computes it with that backend of regard's. mechanism: swap the attention for a Mechanism
+    bit of it; another name computes it with that backend of regard's. mechanism: swap the attention for a mechanism
     or its text form (its mask is ANDed with the model's own), in the layers swap_layers and their heads swap_heads, by
-    default all. tokenizer: gives token texts and special tokens. keep="qk" keeps queries and keys, so that
-    `trace.weights` gives any exact rectangle later.
+    default all; or the text of a plan, "0,1: causal; *: window(256)". edit: changes that are asked about
+    (regard.swap.edits): heads off, edges cut, patterns exchanged. tokenizer: gives token texts and special tokens.
+    keep="qk" keeps queries and keys, so that `trace.weights` gives any exact rectangle later.
 
     Models that compute attention in their own code are watched where they make their weights (regard/hf/own_code).
 
@@ -62,8 +65,9 @@ def attach(
         raise Unsupported("swap_layers and swap_heads say where a mechanism goes, and none was given; give mechanism=")
     if backend not in ("model", "auto", *BACKENDS):
         raise unknown_backend(backend, "model")
-    if swap_heads is not None and keep is not None:
-        raise Unsupported(f"keep={keep!r} keeps one mechanism a layer; swap whole layers, or drop keep=")
+    plan = plan_of(mechanism, swap_layers, swap_heads)
+    if keep is not None and (swap_heads is not None or any(rule.heads for rule in plan.rules) or edit):
+        raise Unsupported(f"keep={keep!r} keeps one mechanism a layer; swap whole layers without edits, or drop keep=")
     watched = tuple(standard() if watch is None else watch)
     _check_labels(watched)
     watcher = Watcher(
@@ -75,12 +79,11 @@ def attach(
         tokenizer=tokenizer,
         keep=keep,
     )
-    _check_layers(watcher, (*(layers or ()), *(swap_layers or ())))
+    check_layers(watcher, (*(layers or ()), *plan.named_layers))
     handler: Handler = watcher
-    if mechanism is not None or backend != "model":
+    if mechanism is not None or edit or backend != "model":
         check_swappable(inner)
-        where = [None if indices is None else frozenset(indices) for indices in (swap_layers, swap_heads)]
-        handler = Computing(watcher, backend, _one_mechanism(mechanism), *where)
+        handler = Computing(watcher, backend, plan, edit)
     with handling(inner, handler), watching(inner, watcher.own_code.sink):
         yield watcher.trace
         watcher.close()
@@ -93,7 +96,8 @@ def _check_labels(watched: tuple[Statistic, ...]) -> None:
         raise Unsupported(f"two statistics are called {twice!r}; give one of them another name, or watch one at a time")
 
 
-def _check_layers(watcher: Watcher, asked: Sequence[int]) -> None:
+def check_layers(watcher: Watcher, asked: Sequence[int]) -> None:
+    """Raise Unsupported where a layer is asked for that the watched model does not have."""
     model = watcher.model
     indices = [watcher.ids[id(module)].index for _, module in attention_modules(model)]
     # layers that share one module (ALBERT) are more than there are modules
@@ -108,15 +112,6 @@ def _layer_counts(config: Any) -> list[int]:
     inner = [getattr(config, name, None) for name in getattr(config, "sub_configs", {})]
     counts = [getattr(part, "num_hidden_layers", None) for part in (config, *inner)]
     return [count for count in counts if isinstance(count, int)] or [1]
-
-
-def _one_mechanism(mechanism: Mechanism | str | None) -> Mechanism | None:
-    if mechanism is None:
-        return None
-    one = resolved(mechanism)
-    if not isinstance(one, Mechanism):
-        raise Unsupported(f"{mechanism} is not one mechanism but a composition, which cannot be swapped into a layer")
-    return one
 
 
 def _check_versions() -> None:

@@ -2,47 +2,56 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from regard.hf.calls import Call, read, swapped
+from regard.hf.calls import Call, read
 from regard.hf.engine import PassedOver, choose, observers
 from regard.hf.errors import Unsupported
+from regard.hf.exchanged import Edit, Part, computes, joined, narrowed, parts_of, recurrent_inputs
 from regard.hf.families import SKIPS_BLOCK_MASKS
 from regard.hf.filling import passed_over_rows
 from regard.hf.layers import LayerId
+from regard.hf.plan import NOTHING, Plan
 from regard.hf.seam import AttentionCall, Handler, ShownCall
-from regard.hf.sequences import HeadGroup, Step, inputs_of, within_seen
+from regard.hf.sequences import Step, inputs_of, within_seen
 from regard.hf.watcher import Watcher, aside
+from regard.inputs import Inputs
 from regard.mechanism import Mechanism
+from regard.protocol import Attention
+from regard.recurrent.recurrence import Recurrence
+from regard.run import compose
+
+Note = Callable[[LayerId, Attention, Inputs], None]
+"""Told of every computation: the layer, what computes, and its inputs."""
 
 
 class Computing(Handler):
     """The output of an attached model's layers by regard's backends, watched by `watcher`.
 
-    mechanism: what to compute in place of the model's own, in the layers and heads with these indices (None: all).
-    backend: "model" leaves the layers that are not swapped to the model's own function.
+    backend: "model" leaves the layers that are not changed to the model's own function. plan: what to compute in place
+    of the model's own. edits: changes that are asked about. note: told of what is computed in place of the model's own.
     """
 
     def __init__(
         self,
         watcher: Watcher,
         backend: str,
-        mechanism: Mechanism | None = None,
-        layers: frozenset[int] | None = None,
-        heads: frozenset[int] | None = None,
+        plan: Plan = NOTHING,
+        edits: Sequence[Edit] = (),
+        note: Note | None = None,
     ) -> None:
         types = {getattr(getattr(module, "config", None), "model_type", None) for module in watcher.model.modules()}
         self.masks = "own" if types & SKIPS_BLOCK_MASKS else "described"
         self.watcher = watcher
         self.backend = backend
-        self.mechanism = mechanism
-        self.layers = layers
-        self.heads = heads
+        self.plan = plan
+        self.edits = tuple(edits)
+        self.note = note
         self._output_by: set[str] = set()
         self._passed_over: dict[PassedOver, set[str]] = {}  # in which layers
         watcher.describe_output = self._describe
@@ -52,83 +61,93 @@ class Computing(Handler):
 
     def attend(self, call: AttentionCall) -> Tensor | None:
         """The output [B,Tq,H,Dv], with the statistics reduced in the same walk where a backend does that."""
-        watcher = self.watcher
-        layer = watcher.ids[id(call.module)]
-        swaps = self.mechanism is not None and (self.layers is None or layer.index in self.layers)
-        if not swaps and self.backend == "model":
-            return watcher.attend(call)
-        watcher.called.add(id(call.module))
+        layer = self.watcher.ids[id(call.module)]
+        parts = parts_of(layer, call.query.shape[1], self.plan, self.edits)
+        own = self.backend == "model" and all(part.is_own for part in parts)
+        if own and not self.edits:
+            return self.watcher.attend(call)
+        self.watcher.called.add(id(call.module))
+        data = within_seen(read(call, layer.name), layer)
+        step = self.watcher.follow(call.module, layer, data, [part.heads for part in parts])
+        edited = narrowed(layer, data, step.rows, self.edits)
+        if own and edited is data:
+            if self.watcher.watches(layer):
+                with aside(call.query):
+                    self.watcher.absorb(step, step.state.groups[0], data, False)
+            return None
         if call.dropout:
             raise Unsupported(f"layer {layer.name} drops attention weights (p={call.dropout}); call model.eval() first")
-        data = within_seen(read(call, layer.name), layer)
-        other = replace(data, mechanism=self._swapped(data.mechanism)) if swaps else data
-        apart = self._apart(layer, data) if swaps else frozenset()
-        step = watcher.follow(call.module, layer, data, apart)
-        out = None
-        if watcher.watches(layer):
-            for group in step.state.groups:
-                mine = other if not apart or group.heads[0] in apart else data
-                out = self._watched(call, step, group, mine, together=not apart)
+        self._check_tensors(parts)
+        out = self._watched(call, step, parts, edited)
         if out is None:
-            out = self._mixed(step, data, other, apart) if apart else self._output(step, other)
+            out = joined([(part.heads, self._output(step, part, edited)) for part in parts])
         return out.to(call.query.dtype).transpose(1, 2).contiguous()
 
     def shown(self, call: ShownCall) -> None:
         """A module that computes its attention by itself can be watched, not exchanged."""
         layer = self.watcher.ids[id(call.module)]
-        if self.backend != "model" or self.layers is None or layer.index in self.layers:
+        if self.backend != "model" or self.edits or self.plan.touches(layer.index):
             raise Unsupported(
                 f"{layer.name} computes its attention inside its own code, so it can be watched but not exchanged; "
                 "train the model with another mechanism instead"
             )
         self.watcher.shown(call)
 
-    def _swapped(self, own: Mechanism) -> Mechanism:
-        assert self.mechanism is not None
-        if (self.watcher.heads or self.heads) is not None and self.mechanism.tensors():
-            raise Unsupported(
-                f"{self.mechanism.name} holds tensors, so its heads cannot be taken apart; drop heads= and swap_heads="
-            )
-        return swapped(own, self.mechanism)
+    def _check_tensors(self, parts: list[Part]) -> None:
+        apart = len(parts) > 1 or self.watcher.heads is not None
+        for part in parts:
+            if apart and isinstance(part.attention, Mechanism) and part.attention.tensors():
+                raise Unsupported(
+                    f"{part.attention.name} holds tensors, so its heads cannot be taken apart; drop heads= and "
+                    "swap_heads="
+                )
 
-    def _apart(self, layer: LayerId, data: Call) -> frozenset[int]:
-        """The heads of a layer that are swapped while others are not."""
-        num_heads = data.q.shape[1]
-        outside = [head for head in self.heads or () if not 0 <= head < num_heads]
-        if outside:
-            raise Unsupported(f"layer {layer.name} has heads 0 to {num_heads - 1}; head {outside[0]} was to be swapped")
-        return frozenset() if self.heads is None or len(self.heads) == num_heads else self.heads
-
-    def _watched(self, call: AttentionCall, step: Step, group: HeadGroup, data: Call, together: bool) -> Tensor | None:
-        """Absorb a call; its output [B,H,Tq,Dv] if a fused backend made it on the way."""
+    def _watched(self, call: AttentionCall, step: Step, parts: list[Part], data: Call) -> Tensor | None:
+        """Absorb a call's parts; the output [B,H,Tq,Dv] if a fused backend made all of it on the way."""
+        if not self.watcher.watches(step.state.layer):
+            return None
         tensors = (call.query, call.key, call.value)
         needs_grad = torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
         fused = {observer.name for observer in observers(self.backend, call.query.device)}
-        together &= self.backend in fused | {"auto"} and self.watcher.heads is None and not needs_grad
-        with aside(call.query):
-            return self.watcher.absorb(step, group, data, together)
+        together = self.backend in fused | {"auto"} and self.watcher.heads is None and not needs_grad
+        out = None
+        for group in step.state.groups:
+            part = next(part for part in parts if group.heads[0] in part.heads)
+            if part.other is not None:
+                raise Unsupported(
+                    f"{part.other.name} has no row of scores to watch; attach with watch=(), or watch other layers"
+                )
+            with aside(call.query):
+                mine = computes(part, data, group.heads, step.rows)
+                out = self.watcher.absorb(step, group, data, together and len(parts) == 1, mine)
+        return out
 
-    def _mixed(self, step: Step, own: Call, other: Call, apart: frozenset[int]) -> Tensor:
-        """The output where some heads are swapped: each part by itself, heads put back in order."""
-        rest = [head for head in range(own.q.shape[1]) if head not in apart]
-        parts = [self._output(step, call.of_heads(heads)) for call, heads in ((other, sorted(apart)), (own, rest))]
-        order = [*sorted(apart), *rest]
-        return torch.cat(parts, 1)[:, sorted(range(len(order)), key=order.__getitem__)]
-
-    def _output(self, step: Step, data: Call) -> Tensor:
+    def _output(self, step: Step, part: Part, data: Call) -> Tensor:
+        name = step.state.layer.name
+        call = computes(part, data, part.heads, step.rows)
+        x = inputs_of(call, step, call.v)
+        attention: Attention = part.other or call.mechanism
+        if isinstance(attention, Recurrence):
+            x = recurrent_inputs(x, attention.name, name)
+        if self.note is not None:
+            self.note(step.state.layer, attention, x)
         backend = "auto" if self.backend == "model" else self.backend
-        choice = choose(data.mechanism, inputs_of(data, step, data.v), backend)
+        if not isinstance(attention, Mechanism):
+            return compose.attend(attention, x, backend)[:, :, -data.q.shape[2] :]
+        choice = choose(attention, x, backend)
         self._output_by.add(choice.taken)
         for other in choice.passed_over:
-            self._passed_over.setdefault(other, set()).add(step.state.layer.name)
+            self._passed_over.setdefault(other, set()).add(name)
         return choice.output()
 
     def _describe(self) -> dict[str, Any]:
         """What a trace says of the output."""
         groups = [group for state in self.watcher.states.values() for group in state.groups]
         by = self._output_by.union(*(group.watching.output_by for group in groups))
+        names = [attention.name for attention in self.plan.attentions]
         return {
             "output": ", ".join(sorted(by)) or self.backend,
-            "mechanism": None if self.mechanism is None else self.mechanism.name,
+            "mechanism": names[0] if len(self.plan.rules) == 1 and names else str(self.plan) or None,
+            "edits": [str(edit) for edit in self.edits],
             "passed_over": passed_over_rows("output", self._passed_over),
         }

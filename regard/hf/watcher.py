@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
@@ -132,12 +132,12 @@ class Watcher(Handler):
 
     # ---- one call -----------------------------------------------------------------------------------------------
 
-    def follow(self, module: nn.Module, layer: LayerId, call: Call, apart: frozenset[int] = frozenset()) -> Step:
+    def follow(self, module: nn.Module, layer: LayerId, call: Call, parts: Sequence[list[int]] = ()) -> Step:
         """Where a call lies in its sequence. Raises Unsupported where it does not continue what came before.
 
-        apart: heads that attend by another mechanism than the rest, and so are a group of their own.
+        parts: the heads that attend by one mechanism, where there are several; each is a group of its own.
         """
-        state = self._state(module, layer, call, apart)
+        state = self._state(module, layer, call, parts)
         query, rows, key = (
             self._cross_axes(layer, call) if layer.kind == "cross" else self._self_axes(module, state, call)
         )
@@ -145,10 +145,13 @@ class Watcher(Handler):
         state.rows_seen, state.query_axis, state.key_axis = rows.stop, query, key
         return Step(module, state, query, rows, key)
 
-    def absorb(self, step: Step, group: HeadGroup, call: Call, output: bool) -> Tensor | None:
-        """Feed one call to the statistics of its heads; with output=True also what a fused backend made of it."""
+    def absorb(self, step: Step, group: HeadGroup, call: Call, output: bool, mine: Call | None = None) -> Tensor | None:
+        """Feed one call to the statistics of its heads; with output=True also what a fused backend made of it.
+
+        mine: the call of the group's heads, where they compute something else than the model says.
+        """
         state = step.state
-        heads = call.of_heads(group.heads)
+        heads = call.of_heads(group.heads) if mine is None else mine
         x = inputs_of(heads, step, heads.v if output else None)
         view = step.view(weight_kind(heads.mechanism), len(group.heads))
         scale = self._value_norms(step, group, call)
@@ -178,7 +181,7 @@ class Watcher(Handler):
         step.state.view = step.view(kind, len(step.state.heads))
         return step, step.state.view
 
-    def _state(self, module: nn.Module, layer: LayerId, call: Call, apart: frozenset[int]) -> LayerState:
+    def _state(self, module: nn.Module, layer: LayerId, call: Call, parts: Sequence[list[int]]) -> LayerState:
         """The state that a call continues, or a new one; where the layer starts over, all that ran is set aside."""
         number = self._calls.get(id(module), 0)
         self._calls[id(module)] = number + 1
@@ -190,20 +193,19 @@ class Watcher(Handler):
             self.set_aside()
             state = None
         if state is None:
-            state = LayerState(layer, number, self._groups(layer, call, apart))
+            state = LayerState(layer, number, self._groups(layer, call, parts))
             self.states[(id(module), number)] = state
         return state
 
-    def _groups(self, layer: LayerId, call: Call, apart: frozenset[int]) -> list[HeadGroup]:
+    def _groups(self, layer: LayerId, call: Call, parts: Sequence[list[int]]) -> list[HeadGroup]:
         num_heads = call.q.shape[1]
         heads = list(range(num_heads)) if self.heads is None else self.heads
         outside = [head for head in heads if not 0 <= head < num_heads]
         if outside:
             raise Unsupported(f"layer {layer.name} has heads 0 to {num_heads - 1}; head {outside[0]} was asked for")
-        parts = [[head for head in heads if (head in apart) == swapped] for swapped in (True, False)]
+        groups = [[head for head in heads if head in part] for part in parts] if len(parts) > 1 else [heads]
         by = observers(self.backend, call.q.device)
-        kept = [Kept(by) if self.keep else None for _ in parts]
-        return [HeadGroup(p, Watching(self.statistics, by, k)) for p, k in zip(parts, kept, strict=True) if p]
+        return [HeadGroup(g, Watching(self.statistics, by, Kept(by) if self.keep else None)) for g in groups if g]
 
     def _starts_over(self, call: Call, state: LayerState) -> bool:
         if state.layer.kind == "cross":

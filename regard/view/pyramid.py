@@ -73,16 +73,16 @@ class Pyramid:
     def tile(self, ask: TileAsk) -> Tile:
         """The tile; slots beyond the axes are cut off. Raises TraceError where weights were not kept."""
         layer = self.trace.layers[ask.layer]
-        spans = tuple(
+        rows, keys = (
             slice(at * tile_tokens(z), min(size, (at + 1) * tile_tokens(z)))
             for at, z, size in zip((ask.row, ask.key), ask.zoom, self.sizes(layer), strict=True)
         )
-        total, most, count = self._cells(layer, ask, spans)
+        total, most, count = self._cells(layer, ask, (rows, keys))
         hidden = count <= 0
         mean = (total / count.clamp(min=1)).float().masked_fill(hidden, torch.nan)
         most = most.float().masked_fill(hidden, torch.nan)
-        begin = (spans[0].start, spans[1].start)
-        return Tile(mean, most, self._allowed(layer, ask, spans[0]), begin, (1 << ask.zoom[0], 1 << ask.zoom[1]))
+        begin = (rows.start, keys.start)
+        return Tile(mean, most, self._allowed(layer, ask, rows), begin, (1 << ask.zoom[0], 1 << ask.zoom[1]))
 
     def sizes(self, layer: Layer) -> tuple[int, int]:
         """Tokens along the queries and the keys of a layer."""
