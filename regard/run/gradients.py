@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import fields, replace
 from typing import Any
 
@@ -50,20 +50,24 @@ def differentiable(name: str, walk: Walk, gradients: Gradients) -> Walk:
     return walked
 
 
-def first_only(name: str, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
-    """Gradients whose own gradient is refused in one sentence, where autograd would follow them (create_graph=True)."""
+def first_only(name: str, inputs: Sequence[Tensor | None], *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
+    """Gradients whose own gradient is refused in one sentence, where autograd would follow them (create_graph=True).
+
+    inputs: what the gradients depend on; a way back to any of them leads through the refusal.
+    """
     if not torch.is_grad_enabled():
         return gradients
     there = [g for g in gradients if g is not None]
-    refusing = iter(_FirstOnly.apply(name, torch.zeros((), requires_grad=True), *(g.detach() for g in there)))
+    made = _FirstOnly.apply(name, len(there), *(g.detach() for g in there), *(x for x in inputs if x is not None))
+    refusing = iter(made)
     return tuple(None if g is None else next(refusing) for g in gradients)
 
 
 class _FirstOnly(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, name: str, leaf: Tensor, *gradients: Tensor) -> tuple[Tensor, ...]:
+    def forward(ctx: Any, name: str, count: int, *tensors: Tensor) -> tuple[Tensor, ...]:
         ctx.name = name
-        return tuple(g.view_as(g) for g in gradients)
+        return tuple(g.view_as(g) for g in tensors[:count])
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
@@ -118,7 +122,7 @@ class _Attention(torch.autograd.Function):
         with torch.no_grad():
             of_qkv = ctx.result.gradients(plan, out, row_max, row_log_sum, grad_out)
             of_sink = _of_sink(sink, out, row_max, row_log_sum, grad_out)
-        return None, None, *first_only(ctx.result.name, *of_qkv, of_sink)
+        return None, None, *first_only(ctx.result.name, (q, k, v, sink, grad_out), *of_qkv, of_sink)
 
 
 def _of_parts(plan: core.Plan) -> list[Tensor]:

@@ -73,7 +73,7 @@ class _Recomputed(torch.autograd.Function):
         device, dtype, enabled = ctx.autocast
         with torch.enable_grad(), torch.autocast(device, dtype=dtype, enabled=enabled):
             _add_up(ctx.call, gradient.detach(), totals)
-        return None, *first_only("strips", *totals)
+        return None, *first_only("strips", (*tensors, gradient), *totals)
 
 
 def _add_up(call: _Call, gradient: Tensor, totals: list[Tensor | None]) -> None:
