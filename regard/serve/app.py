@@ -18,7 +18,7 @@ from starlette.responses import HTMLResponse, JSONResponse, Response, StreamingR
 from starlette.routing import Route
 
 from regard.errors import UserError
-from regard.serve import asked, wire
+from regard.serve import asked, schema, wire
 from regard.serve.asked import Asked
 from regard.serve.fields import BadRequest, Fields, parse_json
 from regard.serve.metrics import Metrics
@@ -47,6 +47,7 @@ def make_app(service: Service) -> Starlette:
             Route("/", routes.page),
             Route("/health", routes.health),
             Route("/metrics", routes.metrics),
+            Route("/openapi.json", routes.openapi),
             Route("/v1/models", routes.guarded(routes.models)),
             Route("/v1/models/{name:path}", routes.guarded(routes.model)),
             Route("/v1/completions", routes.guarded(routes.completions), methods=["POST"]),
@@ -76,7 +77,7 @@ async def _full(request: Request, error: Exception) -> Response:
 async def _http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     said = {404: f"there is no {request.url.path} here", 405: f"{request.url.path} does not take {request.method}"}
-    return _refusal(said.get(error.status_code, str(error.detail)), error.status_code)
+    return _refusal(said.get(error.status_code, str(error.detail)), error.status_code, **(error.headers or {}))
 
 
 async def _broken(request: Request, error: Exception) -> Response:
@@ -143,13 +144,13 @@ class _Routes:
             raise BadRequest(f"model: {name[:100]!r} is not served here", "model", 404, "model_not_found")
         return JSONResponse(self._model())
 
+    async def openapi(self, request: Request) -> Response:
+        read: dict[str, Callable[[Fields], Any]] = {"/tokenize": _to_tokenize, "/detokenize": self._to_detokenize}
+        return JSONResponse(schema.openapi(self.service.about, read))
+
     async def tokenize(self, request: Request) -> Response:
         fields = Fields(await self._json(request))
-        fields.any("model")
-        text, messages = fields.text("prompt"), fields.any("messages")
-        special = fields.flag("add_special_tokens", True)
-        spelt = fields.flag("return_token_strs")
-        fields.done()
+        text, messages, special, spelt = _to_tokenize(fields)
         if (text is None) == (messages is None):
             raise fields.bad("prompt", "a text is needed, or messages")
         prompts = self.service.prompts
@@ -159,23 +160,27 @@ class _Routes:
 
     async def detokenize(self, request: Request) -> Response:
         fields = Fields(await self._json(request))
-        fields.any("model")
-        tokens = fields.wholes("tokens", 0, self.service.about.vocabulary - 1)
-        fields.done()
+        tokens = self._to_detokenize(fields)
         if tokens is None or self.service.prompts.tokenizer is None:
             raise fields.bad("tokens", "a list of token ids is needed, and a model with a tokenizer")
         return JSONResponse({"prompt": self.service.prompts.tokenizer.decode(list(tokens))})
+
+    def _to_detokenize(self, fields: Fields) -> tuple[int, ...] | None:
+        fields.any("model")
+        tokens = fields.wholes("tokens", 0, self.service.about.vocabulary - 1)
+        fields.done()
+        return tokens
 
     # ---- answers ----------------------------------------------------------------------------------------------------
 
     async def completions(self, request: Request) -> Response:
         body = await self._json(request)
-        wanted = await asyncio.to_thread(asked.completion, body, self.service.about, self.service.prompts)
+        wanted = await asyncio.to_thread(asked.completion, Fields(body), self.service.about, self.service.prompts)
         return await self._answer(request, wanted, False)
 
     async def chat(self, request: Request) -> Response:
         body = await self._json(request)
-        wanted = await asyncio.to_thread(asked.chat, body, self.service.about, self.service.prompts)
+        wanted = await asyncio.to_thread(asked.chat, Fields(body), self.service.about, self.service.prompts)
         return await self._answer(request, wanted, True)
 
     async def _answer(self, request: Request, wanted: Asked, chat: bool) -> Response:
@@ -218,6 +223,15 @@ class _Routes:
                 answer.echo, answer.drops, answer.tools = wanted.echo, wanted.drops, wanted.tools
                 found[request.id, index] = answer
         return found
+
+
+def _to_tokenize(fields: Fields) -> tuple[str | None, Any, bool, bool]:
+    """The text or the messages, whether special tokens are added, whether tokens are spelt."""
+    fields.any("model")
+    text, messages = fields.text("prompt"), fields.any("messages")
+    special, spelt = fields.flag("add_special_tokens", True), fields.flag("return_token_strs")
+    fields.done()
+    return text, messages, special, spelt
 
 
 class _Gone(Exception):

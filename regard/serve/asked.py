@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -47,11 +46,10 @@ class Asked:
     tools: bool = False
 
 
-def completion(body: Mapping[str, Any], about: About, prompts: Prompts) -> Asked:
+def completion(fields: Fields, about: About, prompts: Prompts) -> Asked:
     """/v1/completions. Raises BadRequest, which names the field."""
-    fields = Fields(dict(body))
     _common(fields, about)
-    for name, allowed in (("suffix", ""), ("best_of", body.get("n") or 1)):
+    for name, allowed in (("suffix", ""), ("best_of", fields.any("n") or 1)):
         if fields.any(name, allowed) != allowed:
             raise fields.bad(name, "this server does not have it; leave it out")
     special = fields.flag("add_special_tokens", True)
@@ -66,9 +64,8 @@ def completion(body: Mapping[str, Any], about: About, prompts: Prompts) -> Asked
     return _asked(fields, about, asked, max(1, most), logprobs, of_prompt, echo=echo, drops=most == 0)
 
 
-def chat(body: Mapping[str, Any], about: About, prompts: Prompts) -> Asked:
+def chat(fields: Fields, about: About, prompts: Prompts) -> Asked:
     """/v1/chat/completions. Raises BadRequest, which names the field."""
-    fields = Fields(dict(body))
     _common(fields, about)
     tools = fields.any("tools")
     choice = fields.any("tool_choice", "auto")
