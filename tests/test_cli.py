@@ -285,16 +285,13 @@ def test_files_of_images_and_sounds_that_cannot_be_read(models: Path, run: Run) 
     Path("directory.png").mkdir()
     for name in ("cut.png", "other.png", "changed.png", "directory.png", "missing.png"):
         assert name in refused(run, str(models / "vit"), name)
-    a_wav(Path("slow.wav"), rate=8_000)
+    a_wav(Path("long.wav"), rate=8_000, frames=12_000)
     a_wav(Path("deep.wav"), width=3)
     a_wav(Path("silent.wav"), frames=0)
     Path("cut.wav").write_bytes(a_wav(Path("whole.wav")).read_bytes()[:30])
     Path("other.wav").write_bytes(b"RIFFxxxx")
     for name, words in (
-        (
-            "slow.wav",
-            "the sound has 8000 samples a second and WhisperForConditionalGeneration takes 16000; resample it",
-        ),
+        ("long.wav", "the sound lasts 1.5 s and WhisperForConditionalGeneration hears 1 s; cut it, or --truncate"),
         ("deep.wav", "deep.wav has 24-bit samples; convert it to 16-bit PCM"),
         ("silent.wav", "silent.wav holds no sound"),
         ("cut.wav", "cut.wav is not a PCM wav file (cut short)"),

@@ -47,9 +47,19 @@ def _image(path: Path) -> Any:
         raise UserError("reading an image needs pillow: pip install 'regard[hf]'") from None
     try:
         with Image.open(path) as image:
-            return image.convert("RGB")
+            return _opaque(image).convert("RGB")
     except (UnidentifiedImageError, Image.DecompressionBombError, SyntaxError, ValueError):
         raise UserError(f"{path} is not an image that can be read; give a PNG or JPEG") from None
+
+
+def _opaque(image: Any) -> Any:
+    """A picture with transparency on white, as pages show it."""
+    from PIL import Image
+
+    if not image.has_transparency_data:
+        return image
+    seen = image.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", seen.size, "white"), seen)
 
 
 def _sound(path: Path) -> tuple[Any, int]:

@@ -31,7 +31,8 @@ def numbers(trace: Trace) -> dict[str, Any]:
         for link in strongest(trace, 20)
     ]
     tokens = {name: axis.text for name, axis in trace.axes.items()}
-    return {"model": trace.model, "made": trace.made, "tokens": tokens, "heads": heads, "links": links}
+    found = {"model": trace.model, "made": trace.made, "tokens": tokens, "heads": heads, "links": links}
+    return found | ({"answer": trace.answer.json()} if trace.answer is not None else {})
 
 
 def verbose_lines(trace: Trace) -> str:

@@ -14,9 +14,16 @@ from regard.hf.calls import Unsupported
 from regard.hf.load import Loaded
 
 
-def tensors_for(loaded: Loaded, given: Any, *, truncate: bool = False) -> dict[str, Tensor]:
-    """The model's inputs for a text, an image or a sound. Raises Unsupported where the model takes no such thing,
-    and for an empty text or one longer than the model's positions (truncate=True cuts it there)."""
+def tensors_for(
+    loaded: Loaded, given: Any, *, truncate: bool = False, question: str | None = None
+) -> dict[str, Tensor]:
+    """The model's inputs for a text (with a question on it), an image or a sound.
+
+    Raises Unsupported where the model takes no such input, and for an empty text or one longer than the model's
+    positions (truncate=True cuts it there).
+    """
+    if question is not None:
+        return _pair_tensors(loaded, question, given)
     if isinstance(given, Mapping):
         return {name: value for name, value in given.items() if isinstance(value, Tensor)}
     if given is None or isinstance(given, bytes | int | float):
@@ -66,13 +73,28 @@ def _text_tensors(loaded: Loaded, text: str | list[str], truncate: bool) -> dict
     return kept
 
 
+def _pair_tensors(loaded: Loaded, question: str, text: Any) -> dict[str, Tensor]:
+    """A question and the text that it asks about, as one sequence of two segments."""
+    name = type(loaded.model).__name__
+    if not hasattr(loaded.model, "qa_outputs") and not name.endswith("ForQuestionAnswering"):
+        raise Unsupported(f"{name} does not answer questions on a text; leave --question out")
+    if not isinstance(text, str) or not text.strip():
+        raise Unsupported("a question is asked about a text; give the text as INPUT")
+    if not question.strip():
+        raise Unsupported("the question is empty; give at least one word")
+    if loaded.tokenizer is None:
+        raise Unsupported(f"{name} has no tokenizer in its directory; add its tokenizer files, or give tensors")
+    found = loaded.tokenizer(question, text, return_tensors="pt")
+    limit, length = positions_of(loaded.model), found["input_ids"].shape[1]
+    if limit is not None and length > limit:
+        raise Unsupported(f"question and text have {length} tokens and {name} has positions for {limit}; shorten them")
+    return {key: value for key, value in found.items() if key != "attention_mask" and _takes(loaded.model, key)}
+
+
 def _sound_tensors(loaded: Loaded, samples: Any, rate: int) -> dict[str, Tensor]:
     name = type(loaded.model).__name__
     if loaded.processor is None or loaded.model.main_input_name not in ("input_features", "input_values"):
         raise Unsupported(f"{name} takes no sound (or lacks a preprocessor_config.json); give it a text")
-    wanted = loaded.processor.sampling_rate
-    if rate != wanted:
-        raise Unsupported(f"the sound has {rate} samples a second and {name} takes {wanted}; resample it first")
     return dict(loaded.processor(samples, sampling_rate=rate, return_tensors="pt"))
 
 

@@ -11,11 +11,15 @@ import torch
 import transformers as tf
 from torch import Tensor
 
+from regard.hf.answers import Seen, answers
 from regard.hf.attach import attach
 from regard.hf.errors import Unsupported
-from regard.hf.inputs import as_device, positions_of, tensors_for, written_positions_of
+from regard.hf.inputs import as_device, tensors_for
 from regard.hf.load import Loaded, load
 from regard.hf.media import lay_out
+from regard.hf.running import run
+from regard.hf.sound import fitted
+from regard.seeing.answer import Answer
 from regard.seeing.trace import Trace
 from regard.statistic import Statistic
 
@@ -30,6 +34,7 @@ def see(
     heads: Sequence[int] | None = None,
     backend: str = "model",
     target: str | None = None,
+    question: str | None = None,
     max_new_tokens: int = 0,
     truncate: bool = False,
     keep: Literal["qk"] | None = None,
@@ -40,6 +45,7 @@ def see(
     alone, the directory or hub name of both: regard.see("gpt2", "A text."). given: a text or a list of texts, a PIL
     image, (samples, rate) of a sound, or a mapping of ready tensors. An encoder-decoder reads `target`, or writes up to
     max_new_tokens (32 unless said otherwise) itself; a decoder continues the text by max_new_tokens, watched, too.
+    `question` asks a model that finds its answers in the text. What the model's head says is in the Trace's `answer`.
     Other keywords as for `attach`. Raises Unsupported for what cannot be seen exactly: models outside the seam,
     inputs that do not fit, NaN weights, a token that is not padding and may attend to nothing.
     """
@@ -52,6 +58,7 @@ def see(
         heads=heads,
         backend=backend,
         target=target,
+        question=question,
         max_new_tokens=max_new_tokens,
         truncate=truncate,
         keep=keep,
@@ -79,6 +86,7 @@ def look(
     given: Any,
     *,
     target: str | None = None,
+    question: str | None = None,
     max_new_tokens: int = 0,
     truncate: bool = False,
     layers: Sequence[int] | None = None,
@@ -86,12 +94,13 @@ def look(
 ) -> Trace:
     """`see` for a model that `load` brought."""
     model = loaded.model
-    inputs = as_device(tensors_for(loaded, given, truncate=truncate), model)
+    given, notes = fitted(loaded, given, truncate)
+    inputs = as_device(tensors_for(loaded, given, truncate=truncate, question=question), model)
     training = model.training
     model.eval()
     try:
         with torch.no_grad(), attach(model, layers=layers, tokenizer=loaded.tokenizer, **watching) as trace:
-            _run(loaded, inputs, target, max_new_tokens)
+            ran = run(loaded, inputs, target, max_new_tokens)
     finally:
         model.train(training)
     problems = trace.made["problems"]
@@ -99,51 +108,41 @@ def look(
         raise Unsupported(problems[0])
     if not trace.layers:
         raise Unsupported(f"{type(model).__name__} has no attention to see on this input")
+    trace.made["notes"] = notes
     lay_out(trace, loaded, given, inputs)
     if max_new_tokens and not model.config.is_encoder_decoder:
         _mark_prompt(trace, inputs)
+    trace.answers = _answer(trace, Seen(loaded, given, inputs, ran, question))
     return trace
 
 
-def _run(loaded: Loaded, inputs: dict[str, Tensor], target: str | None, max_new_tokens: int) -> None:
+def answer(
+    loaded: Loaded,
+    given: Any,
+    *,
+    question: str | None = None,
+    target: str | None = None,
+    max_new_tokens: int = 0,
+    truncate: bool = False,
+) -> Answer:
+    """What a model answers to one input, without a look at its attention."""
     model = loaded.model
-    if not model.config.is_encoder_decoder:
-        if target is not None:
-            raise Unsupported(f"{type(model).__name__} has no decoder beside an encoder, so it takes no target")
-        if max_new_tokens:
-            _generate(model, inputs, max_new_tokens)
-        else:
-            model(**inputs)
-        return
-    if target is None and "decoder_input_ids" not in inputs:
-        _generate(model, inputs, max_new_tokens or min(32, written_positions_of(model) or 32))
-        return
-    if target is not None:
-        if loaded.tokenizer is None:
-            raise Unsupported(f"{type(model).__name__} has no tokenizer for its target; give decoder_input_ids")
-        labels = loaded.tokenizer(text_target=target, return_tensors="pt")["input_ids"].to(model.device)
-        shift: Any = getattr(model, "prepare_decoder_input_ids_from_labels", None)
-        start = torch.full_like(labels[:, :1], model.config.decoder_start_token_id or 0)
-        shifted = torch.cat([start, labels[:, :-1]], 1) if shift is None else shift(labels)
-        inputs = inputs | {"decoder_input_ids": shifted}
-    model(**inputs)
+    given, _ = fitted(loaded, given, truncate)
+    inputs = as_device(tensors_for(loaded, given, truncate=truncate, question=question), model)
+    with torch.no_grad():
+        ran = run(loaded, inputs, target, max_new_tokens)
+    return answers(Seen(loaded, given, inputs, ran, question))[0]
 
 
-def _generate(model: tf.PreTrainedModel, inputs: dict[str, Tensor], max_new_tokens: int) -> None:
-    if not hasattr(model, "generate") or not model.can_generate():
-        raise Unsupported(f"{type(model).__name__} cannot generate; see an input without new tokens")
-    if max_new_tokens < 0:
-        raise Unsupported(f"a model writes at least 0 new tokens, got max_new_tokens={max_new_tokens}")
-    beside = model.config.is_encoder_decoder
-    limit = written_positions_of(model) if beside else positions_of(model)
-    length = inputs["input_ids"].shape[1] if "input_ids" in inputs and not beside else 0
-    if limit is not None and length + max_new_tokens > limit:
-        raise Unsupported(f"{length} tokens and {max_new_tokens} new ones exceed the model's {limit} positions")
-    pad = model.generation_config.pad_token_id
-    pad = model.generation_config.eos_token_id if pad is None else pad
-    pad = pad[0] if isinstance(pad, list) else pad
-    generate: Any = model.generate
-    generate(**inputs, max_new_tokens=max_new_tokens, do_sample=False, num_beams=1, pad_token_id=pad)
+def _answer(trace: Trace, seen: Seen) -> list[Answer]:
+    """The answers, their rows on the axis of the layer that stands nearest to the head."""
+    model = seen.model
+    near = [layer for layer in trace.layers if layer.kind == "cross"] or [
+        layer for layer in trace.layers if layer.stack == "decoder" or not model.config.is_encoder_decoder
+    ]
+    axis = near[-1].query_axis if near else None
+    rows = trace.axes[axis].axis.length if axis is not None else None
+    return [each.on(axis) for each in answers(replace(seen, rows=rows))]
 
 
 def _mark_prompt(trace: Trace, inputs: dict[str, Tensor]) -> None:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from regard.run.choose import observers
 from regard.seeing import files
+from regard.seeing.answer import Answer
 from regard.seeing.files import STORE, TraceError
 from regard.seeing.kept import Kept
 from regard.seeing.store import Store
@@ -41,6 +42,7 @@ def save(trace: Trace, path: str | Path) -> None:
     header = {
         "model": trace.model,
         "made": trace.made,
+        "answers": [answer.json() for answer in trace.answers],
         "statistics": {label: vars(about) for label, about in trace.statistics.items()},
         "axes": {n: {field: getattr(t, field) for field in TOKEN_FIELDS} for n, t in trace.axes.items()},
         "layers": [{name: getattr(layer, name) for name in LAYER_FIELDS} for layer in trace.layers],
@@ -81,4 +83,5 @@ def _assembled(header: dict[str, Any], tensors: Mapping[str, Tensor]) -> Trace:
         its = {name.removeprefix(start): value for name, value in tensors.items() if name.startswith(start)}
         layers[int(number)].kept = Kept(observers(), Store.read(about, its))
     statistics = {label: About.read(label, about) for label, about in header["statistics"].items()}
-    return Trace(header["model"], layers, axes, statistics, header["made"])
+    answers = [Answer.read(each) for each in header.get("answers", ())]
+    return Trace(header["model"], layers, axes, statistics, header["made"], answers=answers)

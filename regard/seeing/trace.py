@@ -13,6 +13,7 @@ from typing import Any, Literal, overload
 
 from torch import Tensor
 
+from regard.seeing.answer import Answer
 from regard.seeing.drawn import Drawn
 from regard.seeing.files import TraceError, write_whole
 from regard.seeing.kept import Kept
@@ -117,7 +118,8 @@ class Trace(Later, Drawn):
     """What was seen: `layers` in the order the model runs them, `axes` by name, `statistics` by label.
 
     made: how it came about (model class, backend, dtype, versions …), all JSON. earlier: Traces of sequences that
-    went through the same `attach` before this one. While a model is attached, what is read is as of its latest forward.
+    went through the same `attach` before this one. answers: what the model's head said of each sequence, where `see`
+    ran it. While a model is attached, what is read is as of its latest forward.
     """
 
     model: str = ""
@@ -126,6 +128,7 @@ class Trace(Later, Drawn):
     statistics: dict[str, About] = field(default_factory=dict)
     made: dict[str, Any] = field(default_factory=dict)
     earlier: list[Trace] = field(default_factory=list)
+    answers: list[Answer] = field(default_factory=list)
 
     def layer(self, index: int, kind: Literal["self", "cross"] = "self", stack: str | None = None) -> Layer:
         """The layer of a stack (by default the first one that matches). Raises TraceError naming what there is."""
@@ -152,6 +155,11 @@ class Trace(Later, Drawn):
     def batches(self) -> int:
         """How many sequences were seen together."""
         return max((tokens.axis.positions.shape[0] for tokens in self.axes.values()), default=1)
+
+    @property
+    def answer(self) -> Answer | None:
+        """What the model's head said of the first sequence; None where nothing asked it (`attach`)."""
+        return self.answers[0] if self.answers else None
 
     @property
     def tokens(self) -> dict[str, list[str]]:

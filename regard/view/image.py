@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from regard.errors import UserError
 from regard.seeing.trace import Trace, TraceError
-from regard.view import overviews, panels, read, words
+from regard.view import answered, overviews, panels, read, words
 from regard.view.extras import needed
 from regard.view.fonts import drawable, families
 from regard.view.scene import Scene
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 FORMATS = ("png", "svg", "pdf")
 SHAPES = ("heads", "maps", "lines")
 MARGIN, HEADER, GAP = 0.35, 0.75, 0.55
+ANSWER, CHARACTER = 0.22, 0.085  # inches: of its line, of a letter in it
 
 
 def image(
@@ -51,6 +52,7 @@ def image(
     matplotlib = needed("matplotlib", "drawing image files")
     scenes, names = read.scenes_of(given)
     shown = [words.visible(scene["model"]) for scene in scenes] + names
+    shown += [answered.line(scene["answer"]) for scene in scenes if scene.get("answer")]
     shown += [text for scene in scenes for axis in scene["axes"].values() for text in axis["text"]]
     fonts, missing = families(shown)
     wanted = _wanted(scenes, heads)
@@ -100,15 +102,16 @@ def figure(
     if not any(rows):
         raise TraceError("there is nothing to draw: no attention layer was seen")
     width = max(6.0, *(2 * MARGIN + sum(part.width for part in row) + GAP * (len(row) - 1) for row in rows))
-    heights = [HEADER + max(part.height for part in row) for row in rows]
+    headers = [HEADER + (ANSWER if scene.get("answer") else 0) for scene in scenes]
+    heights = [header + max(part.height for part in row) for header, row in zip(headers, rows, strict=True)]
     drawing = Figure(figsize=(width, MARGIN + sum(heights)), facecolor=panels.PAPER)
     page = panels.Page(drawing, width, MARGIN + sum(heights))
     y = 0.0
-    for scene, name, row, height in zip(scenes, names, rows, heights, strict=True):
+    for scene, name, row, height, header in zip(scenes, names, rows, heights, headers, strict=True):
         _heading(page, y, scene, name, missing)
         x = MARGIN
         for part in row:
-            part.draw(page, x, y + HEADER, height - HEADER)
+            part.draw(page, x, y + header, height - header)
             x += part.width + GAP
         y += height
     return drawing
@@ -138,3 +141,7 @@ def _heading(page: panels.Page, y: float, scene: Scene, name: str, missing: set[
     model = drawable(words.visible(scene["model"] or "attention"), missing)
     page.text(MARGIN, y + 0.3, f"{drawable(name, missing)}   {model}" if name else model, size=12, weight="bold")
     page.text(MARGIN, y + 0.5, read.sizes(scene), colour=panels.SOFT)
+    if scene.get("answer"):
+        said = drawable(answered.line(scene["answer"]), missing)
+        most = int((page.width - 2 * MARGIN) / CHARACTER)
+        page.text(MARGIN, y + 0.72, said if len(said) <= most else said[: most - 1] + "…", size=9, weight="bold")

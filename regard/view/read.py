@@ -64,6 +64,26 @@ def map_of(scene: Scene, layer: int, head: int, which: str = "max", label: str =
     )
 
 
+def answer_looks(
+    scene: Scene, layer: int, head: int, most: int
+) -> list[tuple[dict[str, Any], list[tuple[int, float]]]]:
+    """(piece, its strongest three keys with their weights) of the first pieces of the answer, by one head; nothing
+    where the layer's queries are not the answer's axis or its map is no longer exact."""
+    answer = scene.get("answer")
+    if answer is None or scene["layers"][layer]["query"] != answer["axis"]:
+        return []
+    found = map_of(scene, layer, head)
+    if found is None or not found.exact:
+        return []
+    links = []
+    for piece in answer["pieces"][:most]:
+        if piece["slot"] is not None and piece["slot"] < len(found.values):
+            row = found.values[piece["slot"]]
+            best = [int(key) for key in np.argsort(-row, kind="stable")[:3] if row[key] > 0]
+            links.append((piece, [(key, float(row[key])) for key in best]))
+    return links
+
+
 def head_place(scene: Scene, layer: int, head: int) -> int:
     """Where a head lies in the arrays. Raises TraceError for a layer or head that was not watched."""
     if not 0 <= layer < len(scene["layers"]):

@@ -23,6 +23,8 @@
                                  cell [rows, keys]; exact: a cell is one pair and mean is max; count: allowed pairs
     links                        the strongest links overall: [{layer, head, row, key, weight}], layer by its place
     pick                         {layer, head, why}: what to look at first, or null
+    answer                       {task, text, confidence, choices, pieces, axis, rows, note}: what the head said of this
+                                 sequence (regard.seeing.answer), text safe to show; null where nothing asked it
     exact                        true where tracks and exact maps are float32, so that they equal the Trace's
     dropped                      sentences on what was left out or coarsened to keep this small
     arrays                       the blobs that array references point into (regard.view.arrays)
@@ -40,6 +42,7 @@ from torch import Tensor
 from regard.seeing.cells import pooled
 from regard.seeing.trace import Layer, Tokens, Trace, TraceError
 from regard.view import words
+from regard.view.answered import said
 from regard.view.arrays import Shelf
 from regard.view.links import strongest
 from regard.view.pick import pick
@@ -93,6 +96,7 @@ def scene(trace: Trace, batch: int = 0, statistic: str | None = None, limit: int
         "statistic": statistic or (first and first["statistic"]) or _first_with_numbers(trace),
         "links": [link.json() for link in strongest(trace, LINKS_OVERALL, batch=batch)],
         "pick": first,
+        "answer": said(trace, batch),
     }
     return head | fitted(trace, batch, limit)
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 SHADES = "·░▒▓█"
 MOST_LINES = 36
 LABEL_WIDTH = 14
+MOST_PIECES = 12
 
 
 def show(
@@ -52,12 +53,13 @@ def _show(
 ) -> None:
     coloured = console.color_system is not None and not console.no_color
     about = read.statistic(scene, statistic)
-    parts = [heading(scene, console.width)]
+    parts = [heading(scene, console.width), answer_lines(scene, console.width)]
     if about is not None:
         parts.append(head_grid(scene, about, console.width, coloured))
     picked = read.chosen(scene, layer, head)
     if picked is not None:
         parts.append(heat_map(scene, *picked, console.width, coloured))
+        parts.append(looked_at(scene, picked[0], picked[1], console.width))
     parts.append(strongest_links(scene, links, console.width))
     for part in parts:
         if part:
@@ -68,6 +70,42 @@ def heading(scene: Scene, width: int) -> Text:
     """Model, sizes and how the trace was made."""
     name = _cut(words.visible(scene["model"] or "attention"), width)
     return _text((name, "bold"), (_cut(f"  {read.sizes(scene)}", max(1, width - _cells(name))) + "\n", "dim"))
+
+
+def answer_lines(scene: Scene, width: int) -> Text:
+    """What the model's head said, and what else it could have."""
+    answer = scene.get("answer")
+    if answer is None:
+        return _text()
+    out = _text()
+    if answer["text"]:
+        out.append("answer  ", "dim").append(_cut(answer["text"], width - 24), "bold")
+        out.append("" if answer["confidence"] is None else f"  {answer['confidence']:.3f}").append("\n")
+    others = ", ".join(_choice(choice) for choice in answer["choices"])
+    for line in filter(None, (others, answer["note"])):
+        out.append(_cut(f"        {line}", width) + "\n", "dim")
+    return out
+
+
+def _choice(choice: dict[str, Any]) -> str:
+    number = choice["probability"] if choice["value"] is None else choice["value"]
+    return f"{choice['text'].strip() or words.tag(choice['text'])} {number:.3f}"
+
+
+def looked_at(scene: Scene, layer: int, head: int, width: int) -> Text:
+    """What each piece of the answer looked at, by one head."""
+    found = read.answer_looks(scene, layer, head, MOST_PIECES)
+    if not found:
+        return _text()
+    keys = scene["axes"][scene["layers"][layer]["key"]]["text"]
+    about = f"  by head {read.head_name(scene, layer, head)}"
+    out = _text(("what the answer looked at", "bold"), (_cut(about, width - 25) + "\n", "dim"))
+    room = max(_cells(words.tag(piece["text"], 16)) for piece, _ in found)
+    for piece, links in found:
+        line = "  ".join(f"{words.tag(keys[key], 12)} {weight:.2f}" for key, weight in links)
+        out.append("  ").append(_fixed(words.tag(piece["text"], 16), room, right=True), "bold")
+        out.append(_cut(f" ← {line}", width - room - 2) + "\n")
+    return out
 
 
 def head_grid(scene: Scene, about: dict[str, Any], width: int, coloured: bool) -> Text:

@@ -37,6 +37,10 @@ def see(
     resolution: Annotated[int, typer.Option(help="Cells along each side of the overview maps.")] = 128,
     top: Annotated[int, typer.Option(help="Strongest links kept per row.")] = 8,
     target: Annotated[str | None, typer.Option(help="Target text of an encoder-decoder.")] = None,
+    question: Annotated[str | None, typer.Option(help="Of a model that finds its answer in the INPUT.")] = None,
+    batch: Annotated[
+        Path | None, typer.Option(help="File of inputs, one a line, to answer into --out (jsonl, json or tsv).")
+    ] = None,
     new_tokens: Annotated[int, typer.Option(help="Tokens to generate, watched, after the input.")] = 0,
     truncate: Annotated[bool, typer.Option("--truncate", help="Cut a text at the model's last position.")] = False,
     backend: Annotated[str, typer.Option(help="What computes the output: model, native, strips …")] = "model",
@@ -69,6 +73,12 @@ def see(
     if check:
         _check(model)
         return
+    if batch is not None:
+        said = {"question": question, "target": target, "max_new_tokens": new_tokens, "truncate": truncate}
+        _answer_file(model, given, batch, out or [], said)
+        return
+    if question is not None and given is None:
+        raise UserError("--question asks about a text: regard see MODEL TEXT --question QUESTION")
     files = [writable(path, FORMATS) for path in out or ()]
     wanted, where = asked(model, given, other), layer_heads(head)
     one_of(shape, SHAPES, "--shape")
@@ -83,6 +93,7 @@ def see(
         "heads": numbers_in(heads, "--heads"),
         "backend": backend,
         "target": target,
+        "question": question,
         "max_new_tokens": new_tokens,
         "truncate": truncate,
         "keep": "qk" if words else None,
@@ -93,6 +104,8 @@ def see(
     for trace in traces if stat is not None else ():
         trace.heads(stat or "")
     written = [name for path in files for name in write(path, traces, stat, picked, shape)]
+    for note in (note for trace in traces for note in trace.made.get("notes", ())):
+        print(note, file=sys.stderr)
     _show(traces, stat, picked[0] if picked else None, as_json, verbose)
     for name in written:
         print(name, file=sys.stderr if as_json else sys.stdout)
@@ -121,6 +134,16 @@ def _check(model: str | None) -> None:
     _quiet()
     for line in said(load(model).model):
         print(line)
+
+
+def _answer_file(model: str | None, given: str | None, batch: Path, out: list[Path], options: dict[str, Any]) -> None:
+    from regard.cli.answering import ANSWERS, answer_file
+
+    if given is not None or len(out) != 1:
+        raise UserError("--batch takes its inputs from a file: regard see MODEL --batch FILE --out FILE")
+    target = writable(out[0], ANSWERS)
+    _quiet()
+    print(answer_file(model, batch, target, options))
 
 
 def _checked(traces: list[Trace], head: tuple[int, int]) -> tuple[int, int]:

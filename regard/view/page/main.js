@@ -1,5 +1,6 @@
 // Wires the parts: the scene comes in, the selection changes, each part draws what changed.
 
+import { drawAnswer, firstRow, markAnswer } from "./answer.js";
 import { loadTables } from "./colour.js";
 import { drawThumbnails } from "./compare.js";
 import { drawLines, hintLines } from "./lines.js";
@@ -26,7 +27,7 @@ async function start() {
   const scenes = given.scenes || [given];
   pictures = await Promise.all(scenes.map((scene) => Picture.of(scene)));
   const first = scenes[0].pick || { layer: 0, head: 0 };
-  Object.assign(state, { layer: first.layer, head: first.head, statistic: scenes[0].statistic });
+  Object.assign(state, { layer: first.layer, head: first.head, statistic: scenes[0].statistic, row: firstRow(scenes[0], first.layer) });
   Object.assign(state, checked(fromAddress()));
   drawFrame(given);
   listen();
@@ -93,6 +94,7 @@ function notice(text) {
 }
 
 function drawAll(keepView = false) {
+  drawAnswer(picture());
   drawStatistics(picture());
   drawHeads(picture());
   drawLinks(picture());
@@ -120,6 +122,7 @@ function update(changed) {
   if (any("layer", "head")) drawHead(picture());
   if (any("row", "key") && !any("layer", "head")) reveal(state.row, state.key);
   else if (any("statistic", "hoverRow", "hoverKey", "row", "key")) redraw();
+  if (any("row", "layer")) markAnswer();
   if (!stripsFit(picture())) drawStrips(picture());
   else if (any("layer", "head", "of", "row", "key", "hoverRow", "hoverKey", "scale")) colourStrips(picture());
   if (any("layer", "head", "of", "row", "hoverRow")) drawRow(picture());
