@@ -83,7 +83,7 @@ OUTSIDE = {
     "matplotlib": {"regard.view", "regard.explain", "regard.bench"},
     "rich": {"regard.view", "regard.explain", "regard.bench", "regard.cli", "regard.seq2seq"},
     "typer": {"regard.cli"},
-    "starlette": {"regard.serve.app", "regard.view.app"},
+    "starlette": {"regard.serve.app", "regard.serve.embeddings", "regard.serve.transport", "regard.view.app"},
     "uvicorn": {"regard.serve.command", "regard.view.opened"},
     "prometheus_client": {"regard.serve.metrics"},
     "llguidance": {"regard.serve.grammar"},

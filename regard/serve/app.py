@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hmac
 import json
 import os
 import time
@@ -12,23 +11,18 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 from starlette.applications import Starlette
-from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from regard.errors import UserError
 from regard.serve import asked, schema, wire
 from regard.serve.asked import Asked
-from regard.serve.fields import BadRequest, Fields, parse_json
+from regard.serve.fields import BadRequest, Fields
 from regard.serve.metrics import Metrics
 from regard.serve.page import html
-from regard.serve.scheduler import QueueFull
 from regard.serve.service import Service
 from regard.serve.shown import Shown
-
-RETRY_SECONDS = 1
-Handler = Callable[[Request], Awaitable[Response]]
+from regard.serve.transport import ERRORS, Guard, refusal
 
 
 def make_app(service: Service) -> Starlette:
@@ -48,74 +42,24 @@ def make_app(service: Service) -> Starlette:
             Route("/health", routes.health),
             Route("/metrics", routes.metrics),
             Route("/openapi.json", routes.openapi),
-            Route("/v1/models", routes.guarded(routes.models)),
-            Route("/v1/models/{name:path}", routes.guarded(routes.model)),
-            Route("/v1/completions", routes.guarded(routes.completions), methods=["POST"]),
-            Route("/v1/chat/completions", routes.guarded(routes.chat), methods=["POST"]),
-            Route("/tokenize", routes.guarded(routes.tokenize), methods=["POST"]),
-            Route("/detokenize", routes.guarded(routes.detokenize), methods=["POST"]),
+            Route("/v1/models", routes.guard(routes.models)),
+            Route("/v1/models/{name:path}", routes.guard(routes.model)),
+            Route("/v1/embeddings", routes.guard(routes.no_embeddings), methods=["POST"]),
+            Route("/v1/completions", routes.guard(routes.completions), methods=["POST"]),
+            Route("/v1/chat/completions", routes.guard(routes.chat), methods=["POST"]),
+            Route("/tokenize", routes.guard(routes.tokenize), methods=["POST"]),
+            Route("/detokenize", routes.guard(routes.detokenize), methods=["POST"]),
         ],
-        exception_handlers={QueueFull: _full, UserError: _bad, HTTPException: _http, Exception: _broken},
+        exception_handlers=ERRORS,
         lifespan=lifespan,
     )
-
-
-def _refusal(message: str, status: int, param: str | None = None, code: str | None = None, **headers: str) -> Response:
-    return JSONResponse(wire.error(message, status, param, code), status, headers=headers)
-
-
-async def _bad(request: Request, error: Exception) -> Response:
-    status, param, code = (getattr(error, name, None) for name in ("status", "param", "code"))
-    head = str(error).split(":")[0]
-    return _refusal(str(error), status or 400, param or (head if head.isidentifier() else None), code)
-
-
-async def _full(request: Request, error: Exception) -> Response:
-    return _refusal(str(error), 429, None, "queue_full", **{"Retry-After": str(RETRY_SECONDS)})
-
-
-async def _http(request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
-    said = {404: f"there is no {request.url.path} here", 405: f"{request.url.path} does not take {request.method}"}
-    return _refusal(said.get(error.status_code, str(error.detail)), error.status_code, **(error.headers or {}))
-
-
-async def _broken(request: Request, error: Exception) -> Response:
-    return _refusal(f"the server failed: {type(error).__name__}", 500)
 
 
 class _Routes:
     def __init__(self, service: Service, metrics: Metrics) -> None:
         self.service = service
+        self.guard = Guard(service.settings)
         self.told = metrics
-
-    def guarded(self, handler: Handler) -> Handler:
-        """Let in who knows the key, and no page of another site."""
-
-        async def checked(request: Request) -> Response:
-            origin, host = request.headers.get("origin"), request.headers.get("host", "")
-            if origin is not None and origin.split("://")[-1] != host:
-                return _refusal(f"pages of {origin[:100]} may not use this server", 403)
-            key = self.service.settings.api_key
-            given = request.headers.get("authorization", "").removeprefix("Bearer ")
-            if key is not None and not hmac.compare_digest(given.encode(), key.encode()):
-                return _refusal("the API key is missing or wrong; send it as Authorization: Bearer KEY", 401)
-            return await handler(request)
-
-        return checked
-
-    async def _json(self, request: Request) -> dict[str, Any]:
-        most = self.service.settings.body_bytes
-        parts, size = [], 0
-        try:
-            async for part in request.stream():
-                size += len(part)
-                if size > most:
-                    raise BadRequest(f"the body is larger than the {most} bytes that this server reads", None, 413)
-                parts.append(part)
-        except ClientDisconnect:
-            raise BadRequest("the client went away") from None
-        return parse_json(b"".join(parts))
 
     # ---- what is there ----------------------------------------------------------------------------------------------
 
@@ -124,7 +68,7 @@ class _Routes:
 
     async def health(self, request: Request) -> Response:
         failure = self.service.engine.failure
-        return JSONResponse({"status": "ok"}) if failure is None else _refusal(failure, 503)
+        return JSONResponse({"status": "ok"}) if failure is None else refusal(failure, 503)
 
     async def metrics(self, request: Request) -> Response:
         text, kind = self.told.text()
@@ -144,12 +88,15 @@ class _Routes:
             raise BadRequest(f"model: {name[:100]!r} is not served here", "model", 404, "model_not_found")
         return JSONResponse(self._model())
 
+    async def no_embeddings(self, request: Request) -> Response:
+        return refusal(f"{self.service.about.model} writes text; serve an encoder for /v1/embeddings", 400)
+
     async def openapi(self, request: Request) -> Response:
         read: dict[str, Callable[[Fields], Any]] = {"/tokenize": _to_tokenize, "/detokenize": self._to_detokenize}
-        return JSONResponse(schema.openapi(self.service.about, read))
+        return JSONResponse(schema.of_decoder(self.service.about, read))
 
     async def tokenize(self, request: Request) -> Response:
-        fields = Fields(await self._json(request))
+        fields = await self.guard.fields(request)
         text, messages, special, spelt = _to_tokenize(fields)
         if (text is None) == (messages is None):
             raise fields.bad("prompt", "a text is needed, or messages")
@@ -159,7 +106,7 @@ class _Routes:
         return JSONResponse(found | ({"token_strs": [self.service.spell(t) for t in tokens]} if spelt else {}))
 
     async def detokenize(self, request: Request) -> Response:
-        fields = Fields(await self._json(request))
+        fields = await self.guard.fields(request)
         tokens = self._to_detokenize(fields)
         if tokens is None or self.service.prompts.tokenizer is None:
             raise fields.bad("tokens", "a list of token ids is needed, and a model with a tokenizer")
@@ -174,13 +121,13 @@ class _Routes:
     # ---- answers ----------------------------------------------------------------------------------------------------
 
     async def completions(self, request: Request) -> Response:
-        body = await self._json(request)
-        wanted = await asyncio.to_thread(asked.completion, Fields(body), self.service.about, self.service.prompts)
+        fields = await self.guard.fields(request)
+        wanted = await asyncio.to_thread(asked.completion, fields, self.service.about, self.service.prompts)
         return await self._answer(request, wanted, False)
 
     async def chat(self, request: Request) -> Response:
-        body = await self._json(request)
-        wanted = await asyncio.to_thread(asked.chat, Fields(body), self.service.about, self.service.prompts)
+        fields = await self.guard.fields(request)
+        wanted = await asyncio.to_thread(asked.chat, fields, self.service.about, self.service.prompts)
         return await self._answer(request, wanted, True)
 
     async def _answer(self, request: Request, wanted: Asked, chat: bool) -> Response:
@@ -201,14 +148,14 @@ class _Routes:
                 first = await _before(anext(events, None), gone)
         except _Gone:
             await events.aclose()
-            return _refusal("the client went away", 499)
+            return refusal("the client went away", 499)
         finally:
             gone.cancel()
         every = list(answers.values())
         failed = next((a for a in every if a.failed), None)
         if failed is not None:
             status = {"deadline": 504, "cancelled": 503}.get(failed.reason or "", 500)
-            return _refusal(failed.message or "the request was cancelled", status, None, failed.reason)
+            return refusal(failed.message or "the request was cancelled", status, None, failed.reason)
         return Response(wire.body(head, every), media_type="application/json")
 
     def _answers(self, wanted: Asked, head: wire.Head) -> dict[tuple[str, int], wire.Answer]:

@@ -7,17 +7,21 @@ import os
 import socket
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from regard.errors import UserError
 from regard.serve.asked import About
+from regard.serve.embedder import Embedder, pooling_of
 from regard.serve.engine import Engine
 from regard.serve.prompt import Prompts
 from regard.serve.runner import Runner, quiet
 from regard.serve.scheduler import Limits, Scheduler
 from regard.serve.service import Service, Settings
+
+if TYPE_CHECKING:
+    from regard.hf.load import Loaded
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 PART_OF_FREE = 0.3  # of the memory that is free at start goes to pages, unless --memory says how much
@@ -45,14 +49,14 @@ class Options:
     patience: float = 30.0
 
 
-def serving(options: Options) -> tuple[Service, str]:
+def serving(options: Options, loaded: Loaded | None = None) -> tuple[Service, str]:
     """A service of a model, and one sentence on what memory it takes. Raises UserError."""
     from regard.hf.load import load
 
     if options.page_dtype not in DTYPES:
         raise UserError(f"--page-dtype {options.page_dtype}: one of {', '.join(DTYPES)} is needed")
     template = _template(options.chat_template)
-    loaded = load(options.model)
+    loaded = loaded or load(options.model)
     weights = sum(p.numel() * 4 for p in loaded.model.parameters())
     runner = Runner(loaded.model.float(), options.page_size, DTYPES[options.page_dtype])
     longest = min(runner.max_length, options.max_length or runner.max_length)
@@ -62,19 +66,40 @@ def serving(options: Options) -> tuple[Service, str]:
     limits = Limits(options.token_budget, options.max_running, options.max_waiting, longest)
     engine = Engine(runner, Scheduler(pool, limits), tokenizer=loaded.tokenizer)
     fits = int(min(longest, pool.longest(options.token_budget)))
-    name = options.name or (Path(options.model).name if options.model else "regard-default")
     about = About(
-        name, runner.vocabulary, fits, runner.num_layers, runner.num_heads, _ends(loaded.model),
+        _name(options), runner.vocabulary, fits, runner.num_layers, runner.num_heads, _ends(loaded.model),
         max_n=min(64, options.max_running), max_seconds=options.max_seconds,
     )  # fmt: skip
-    settings = Settings(options.api_key, options.body_bytes, options.look_bytes, options.patience)
     tokens = pool.groups[0].num_pages * runner.page_size
     said = (
         f"weights take {_mib(weights)}; keys and values of {tokens:,} tokens {_mib(pool_bytes(runner, pool))}, which "
         f"--memory {'says' if options.memory is not None else 'changes'}; up to {options.max_running} answers at once"
     )
     prompts = Prompts(loaded.tokenizer, runner.vocabulary, template)
-    return Service(engine, about, prompts, settings, {"attention": {"layers": runner.num_layers}}), said
+    return Service(engine, about, prompts, _settings(options), {"attention": {"layers": runner.num_layers}}), said
+
+
+def embedding(options: Options, loaded: Loaded) -> tuple[Embedder, Prompts, str]:
+    """An encoder that makes vectors of texts, and one sentence on what memory it takes. Raises UserError."""
+    model = loaded.model.float()
+    if not hasattr(model.config, "hidden_size") or model.main_input_name != "input_ids":
+        raise UserError(
+            f"{options.model}: {type(model).__name__} neither writes text nor encodes it; serve another model"
+        )
+    pad = getattr(loaded.tokenizer, "pad_token_id", None) or 0
+    embedder = Embedder(model.base_model, pooling_of(Path(str(options.model))), pad)
+    prompts = Prompts(loaded.tokenizer, int(model.config.vocab_size))
+    weights = sum(p.numel() * 4 for p in model.parameters())
+    pooled = f"{embedder.pooling.kind} pooling{', length 1' if embedder.pooling.normalised else ''}"
+    return embedder, prompts, f"an encoder: /v1/embeddings, {embedder.width} numbers by {pooled}; {_mib(weights)}"
+
+
+def _settings(options: Options) -> Settings:
+    return Settings(options.api_key, options.body_bytes, options.look_bytes, options.patience)
+
+
+def _name(options: Options) -> str:
+    return options.name or (Path(options.model).name if options.model else "regard-default")
 
 
 def pool_bytes(runner: Runner, pool: Any) -> int:
@@ -111,19 +136,29 @@ def _template(path: Path | None) -> str | None:
 
 def serve(options: Options, host: str, port: int) -> None:
     """Serve until interrupted. Raises UserError for a port that is taken or a model that cannot be served."""
+    from regard.hf.load import load
+
     try:
         import uvicorn
 
+        from regard.serve import embeddings
         from regard.serve.app import make_app
     except ImportError as error:
         raise UserError(f"serving needs {error.name}: pip install 'regard[serve]'") from None
     listening = _listen(host, port)
     quiet()
-    service, said = serving(options)
+    loaded = load(options.model)
+    name = _name(options)
+    if loaded.model.can_generate():
+        service, said = serving(options, loaded)
+        app = make_app(service)
+    else:
+        embedder, prompts, said = embedding(options, loaded)
+        app = embeddings.make_app(embedder, prompts, name, _settings(options))
     at = listening.getsockname()[:2]
-    print(f"regard serves {service.about.model} on http://{_host(at[0])}:{at[1]}  ({said})", flush=True)
+    print(f"regard serves {name} on http://{_host(at[0])}:{at[1]}  ({said})", flush=True)
     wait = int(options.patience) + 5
-    config = uvicorn.Config(make_app(service), log_level="warning", timeout_graceful_shutdown=wait)
+    config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=wait)
     uvicorn.Server(config).run(sockets=[listening])
 
 

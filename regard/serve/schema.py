@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import regard
 from regard.serve import asked
 from regard.serve.asked import About
 from regard.serve.fields import Fields
@@ -40,7 +39,11 @@ TOKENS = {"type": "array", "items": {"type": "integer", "minimum": 0}}
 TEXTS = {"type": "array", "items": {"type": "string"}}
 PROMPT = {"anyOf": [{"type": "string"}, TEXTS, TOKENS, {"type": "array", "items": TOKENS}]}
 REQUIRED = {"/detokenize": ["tokens"]}
-SHAPES: dict[str, dict[str, Any]] = {"prompt": PROMPT, "messages": MESSAGES}  # of fields that are read as they are
+SHAPES: dict[str, dict[str, Any]] = {
+    "prompt": PROMPT,
+    "input": PROMPT,
+    "messages": MESSAGES,
+}  # of fields that are read as they are
 STATUSES = {
     "400": "a field is wrong; param names it",
     "401": "the API key is missing or wrong",
@@ -119,8 +122,11 @@ class Recorded(Fields):
         }
 
 
-class _NoPrompts(Prompts):
+class NoPrompts(Prompts):
     """Stands in for a tokenizer: one token for anything."""
+
+    def __init__(self, prompts: Prompts | None = None, vocabulary: int = 1) -> None:
+        super().__init__(None, vocabulary if prompts is None else prompts.vocabulary)
 
     def text(self, text: str, special: bool = True) -> Prompt:
         return Prompt([0], text)
@@ -133,7 +139,7 @@ def bodies(about: About) -> dict[str, dict[str, Any]]:
     """The JSON Schema of each route's body."""
     every = {"attention": {}, "stream_options": {}, "response_format": {"type": "text"}}
     completion, chat = Recorded(every | {"prompt": "a"}), Recorded(every | {"messages": []})
-    prompts = _NoPrompts(None, about.vocabulary)
+    prompts = NoPrompts(vocabulary=about.vocabulary)
     asked.completion(completion, about, prompts)
     asked.chat(chat, about, prompts)
     for recorded in (completion, chat):
@@ -145,19 +151,23 @@ def bodies(about: About) -> dict[str, dict[str, Any]]:
     }
 
 
-def openapi(about: About, others: Mapping[str, Callable[[Fields], Any]]) -> dict[str, Any]:
-    """The whole description, OpenAPI 3.1. others: further routes that take a body, with what reads it."""
+def of_decoder(about: About, others: Mapping[str, Callable[[Fields], Any]]) -> dict[str, Any]:
+    """The description of a server of a causal model. others: further routes that take a body, with what reads it."""
     schemas = bodies(about)
     for path, read in others.items():
         recorded = Recorded({})
         read(recorded)
         schemas[path] = recorded.schema(*REQUIRED.get(path, ()))
-    got = ("/health", "/metrics", "/v1/models", "/v1/models/{name}")
-    paths: dict[str, Any] = {path: {"get": _operation(path, None)} for path in got}
+    return openapi(about.model, schemas, ("/metrics", "/v1/models/{name}"))
+
+
+def openapi(model: str, schemas: Mapping[str, dict[str, Any]], got: Sequence[str] = ()) -> dict[str, Any]:
+    """The whole description, OpenAPI 3.1. schemas: of the bodies of routes that are posted to; got: further routes."""
+    paths: dict[str, Any] = {path: {"get": _operation(path, None)} for path in ("/health", "/v1/models", *got)}
     paths |= {path: {"post": _operation(path, schema)} for path, schema in schemas.items()}
     return {
         "openapi": "3.1.0",
-        "info": {"title": f"regard serve {about.model}", "version": regard.__version__},
+        "info": {"title": f"regard serve {model}", "version": "1"},
         "paths": paths,
         "components": {"securitySchemes": {"key": {"type": "http", "scheme": "bearer"}}},
     }

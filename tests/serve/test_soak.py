@@ -1,4 +1,4 @@
-"""Many requests of mixed kinds over a pool that is too small: right answers, clean errors, no page lost, memory flat."""
+"""Many mixed requests over a pool that is too small: right answers, clean errors, no page lost, memory flat."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import asyncio
 import json
 import random
 import resource
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -105,19 +106,21 @@ async def one(client: httpx.AsyncClient, draw: random.Random, right: list[Any], 
         count.right += 1
 
 
+async def worker(
+    client: httpx.AsyncClient, draw: random.Random, right: list[Any], count: Count, waiting: Iterator[int]
+) -> None:
+    for _ in waiting:
+        await one(client, draw, right, count)
+
+
 async def soak(address: str, requests: int, count: Count) -> list[int]:
     """Runs them, 24 at a time; resident bytes at each quarter."""
     draw, memory = random.Random(5), []
-    async with httpx.AsyncClient(base_url=address, timeout=120) as client:
+    async with httpx.AsyncClient(base_url=address, timeout=900) as client:
         right = [(body, texts((await client.post("/v1/completions", json=body)).json())) for body in bodies()]
         for _ in range(4):
             waiting = iter(range(requests // 4))
-
-            async def worker() -> None:
-                for _ in waiting:
-                    await one(client, draw, right, count)
-
-            await asyncio.gather(*(worker() for _ in range(24)))
+            await asyncio.gather(*(worker(client, draw, right, count, waiting) for _ in range(24)))
             memory.append(resident_bytes())
     return memory
 
