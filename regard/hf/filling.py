@@ -29,14 +29,16 @@ def filling(watcher: Watcher) -> Work:
     states = list(watcher.states.values())
     one_module = len({key for key, _ in watcher.states}) == 1 and len(states) > 1
     axes, tokens_of, heads = dict(watcher.axes.by_name), watcher.axes.tokens_of, watcher.heads
-    about = _about(watcher.model) | {"problems": sorted(set(watcher.problems))}
+    about, problems = _about(watcher.model), set(watcher.problems)
     names, called, output = watcher.names, frozenset(watcher.called), watcher.describe_output()
 
     def fill() -> dict[str, Any]:
         return {
             "layers": [_layer(state, one_module, heads) for state in states if state.view is not None],
             "axes": {name: tokens_of(axis) for name, axis in axes.items()},
-            "made": _made(about, [name for name, key in names if key not in called], states, output),
+            "made": _made(
+                about | _problems(problems, states), [name for name, key in names if key not in called], states, output
+            ),
         }
 
     return fill
@@ -108,6 +110,10 @@ def _about(model: PreTrainedModel) -> dict[str, Any]:
         "dtype": str(model.dtype).removeprefix("torch."),
         "device": str(model.device),
     }
+
+
+def _problems(noted: set[str], states: list[LayerState]) -> dict[str, Any]:
+    return {"problems": sorted(noted.union(*(state.problems() for state in states)))}
 
 
 def _made(

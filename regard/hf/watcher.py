@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,6 +24,7 @@ from regard.hf.own_code.follow import OwnCode
 from regard.hf.seam import AttentionCall, Handler, ShownCall
 from regard.hf.sequences import HeadGroup, LayerState, Step, continues_unseen, inputs_of, within_seen
 from regard.mechanism import Mechanism, WeightKind
+from regard.once import once
 from regard.parts.masks import Full
 from regard.parts.normalisers import Softmax
 from regard.seeing.kept import Kept
@@ -156,7 +156,7 @@ class Watcher(Handler):
         view = step.view(weight_kind(heads.mechanism), len(group.heads))
         scale = self._value_norms(step, group, call)
         out = group.watching.absorb(heads.mechanism, x, view, step.rows, call.first_key, scale)
-        self._note_problems(state.layer, call, view, step.rows)
+        self._note_problems(state, call, view, step.rows)
         state.view = view
         state.last_key = call.k[:, :, -1].clone() if state.layer.kind == "self" else None
         return out
@@ -268,14 +268,14 @@ class Watcher(Handler):
             )
         return value_norms(call.v, projection, num_heads)[:, group.heads]
 
-    def _note_problems(self, layer: LayerId, call: Call, view: View, rows: slice) -> None:
+    def _note_problems(self, state: LayerState, call: Call, view: View, rows: slice) -> None:
         new = call.k if rows.start == 0 else call.k[:, :, -call.q.shape[2] :]  # the others were looked at before
-        if not all(math.isfinite(float(t.sum(dtype=torch.float32))) for t in (call.q, new)):
-            self.problems.append(f"layer {layer.name} has NaN or infinite queries or keys; check the model's weights")
-        empty = (call.allowed.counts() == 0).any(1) & view.query.valid[:, rows]
-        if bool(empty.any()):
-            row = rows.start + int(empty.any(0).nonzero()[0])
-            self.problems.append(f"token {row} of layer {layer.name} is not padding, yet it may attend to no key")
+        state.note_numbers(call.q, new)
+        row = once(
+            call.allowed, ("a row without keys", rows.start, id(view.query)), lambda: _sees_nothing(call, view, rows)
+        )
+        if row is not None:
+            self.problems.append(f"token {row} of layer {state.layer.name} is not padding, yet it may attend to no key")
 
     def close(self) -> None:
         """Finish the trace. Raises Unsupported if the model ran and none of its attention came by."""
@@ -292,8 +292,19 @@ def _ends(call: Call, rows: slice) -> bool:
     return call.first_query is None and call.q.shape[2] < rows.stop - rows.start and call.k.shape[2] == rows.stop
 
 
-@contextmanager
-def aside(like: Tensor) -> Iterator[None]:
+def _sees_nothing(call: Call, view: View, rows: slice) -> int | None:
+    """The first token that is not padding and may attend to no key."""
+    empty = (call.allowed.counts() == 0).any(1) & view.query.valid[:, rows]
+    return rows.start + int(empty.any(0).nonzero()[0]) if bool(empty.any()) else None
+
+
+def aside(like: Tensor) -> AbstractContextManager[Any]:
     """Where watching runs: no gradients, no autocast, and tensors that may be changed later."""
+    plain = not torch.is_inference_mode_enabled() and not torch.is_autocast_enabled(like.device.type)
+    return torch.no_grad() if plain else _aside(like)
+
+
+@contextmanager
+def _aside(like: Tensor) -> Iterator[None]:
     with torch.inference_mode(False), torch.no_grad(), torch.autocast(like.device.type, enabled=False):
         yield

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
+
+Result = Tensor | tuple[Tensor, ...]
+"""What one watched record gives."""
 
 
 @dataclass(eq=False, slots=True)
@@ -20,7 +24,7 @@ class Output:
     out: Tensor | None
     row_max: Tensor | None = None
     row_log_sum: Tensor | None = None
-    statistics: tuple[Tensor | tuple[Tensor, ...], ...] = ()
+    statistics: Sequence[Result] = ()
 
     @property
     def lse(self) -> Tensor | None:

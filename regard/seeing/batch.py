@@ -23,6 +23,7 @@ from regard.lower import lower
 from regard.mechanism import Mechanism
 from regard.run.backend import Backend
 from regard.run.documents import dense_inputs, dense_plans
+from regard.run.output import Result
 from regard.seeing.asked import Asked, asked
 from regard.seeing.watching import Watching
 from regard.statistic import Statistic, View, Walked
@@ -72,7 +73,7 @@ class Batch:
             watchings[i].absorb(mechanism.replace(mix=None), own, self.views[i], self.rows[i], 0, None)
 
     def _hand_out(
-        self, watchings: Sequence[Watching], plan: core.Plan, results: tuple[Any, ...], backend: Backend
+        self, watchings: Sequence[Watching], plan: core.Plan, results: Sequence[Result], backend: Backend
     ) -> None:
         queries, keys = self.layout.queries, self.layout.keys
         for i, (watching, wanted) in enumerate(zip(watchings, self._asked, strict=True)):

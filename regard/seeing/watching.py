@@ -19,13 +19,22 @@ from regard.inputs import Inputs
 from regard.mechanism import Mechanism
 from regard.run import strips
 from regard.run.backend import Backend, PassedOver
-from regard.run.output import Output
+from regard.run.output import Output, Result
 from regard.seeing.asked import Asked, asked
 from regard.seeing.kept import Kept
 from regard.seeing.step import Step, Where, step
 from regard.statistic import Block, Of, State, Statistic, View, Walked
 
 ORDER: tuple[Of, ...] = ("weights", "norm")
+
+
+@dataclass(frozen=True, eq=False)
+class Reduced:
+    """What a fused backend gave for the records of one call."""
+
+    wanted: Asked
+    results: Sequence[Result]
+    walked: Walked
 
 
 @dataclass(eq=False)
@@ -39,11 +48,23 @@ class Watching:
     statistics: Sequence[Statistic]
     fused: Sequence[Backend] = ()
     kept: Kept | None = None
-    states: dict[str, State] = field(default_factory=dict)
     undefined: dict[str, str] = field(default_factory=dict)
     used: set[str] = field(default_factory=set)
     output_by: set[str] = field(default_factory=set)
     passed_over: set[PassedOver] = field(default_factory=set)
+    _states: dict[str, State] = field(default_factory=dict)
+    _latest: list[Reduced] = field(default_factory=list)
+
+    @property
+    def states(self) -> dict[str, State]:
+        """The state of each statistic by label. What the latest call gave is merged when states are asked for, or when
+        another call comes."""
+        while self._latest:
+            latest = self._latest.pop(0)
+            for statistic, label, indices in latest.wanted.fused:
+                results = tuple(latest.results[i] for i in indices)
+                self._join(statistic, label, statistic.of_results(results, latest.walked))
+        return self._states
 
     @torch.no_grad()
     def absorb(
@@ -102,10 +123,14 @@ class Watching:
 
     def join(self, statistic: Statistic, label: str, state: State) -> None:
         """Merge the state of some cells into the statistic's own."""
+        _ = self.states
+        self._join(statistic, label, state)
+
+    def _join(self, statistic: Statistic, label: str, state: State) -> None:
         if label in self.undefined:
             return
-        before = self.states.get(label)
-        self.states[label] = state if before is None else statistic.merge(before, state)
+        before = self._states.get(label)
+        self._states[label] = state if before is None else statistic.merge(before, state)
 
     def _walk(self, now: Step, wanted: Asked, at: Where) -> Output | None:
         """Reduce on a fused backend what states core records; None where there is none that can."""
@@ -120,9 +145,8 @@ class Watching:
         if result.out is not None:
             self.output_by.add(now.backend.name)
         walked = Walked(at.view, at.rows, plan.ranges, wanted.counted)
-        for statistic, label, indices in wanted.fused:
-            results = tuple(result.statistics[i] for i in indices)
-            self.join(statistic, label, statistic.of_results(results, walked))
+        _ = self.states
+        self._latest.append(Reduced(wanted, result.statistics, walked))
         return result
 
     # ---- strips -------------------------------------------------------------------------------------------------

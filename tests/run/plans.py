@@ -62,18 +62,20 @@ def term(kind: str, batch: int, heads: int, queries: int, keys: int) -> core.Ter
 
 
 @st.composite
-def plans(draw: st.DrawFn, dtypes: tuple[torch.dtype, ...] = (torch.float32,)) -> core.Plan:
-    """Any shape, mask, order of terms, with or without a sink; flat to very peaked scores."""
+def plans(
+    draw: st.DrawFn, dtypes: tuple[torch.dtype, ...] = (torch.float32,), queries: tuple[int, ...] = LENGTHS
+) -> core.Plan:
+    """Any shape, mask, order of terms, with or without a sink; flat to very peaked scores. queries: how many."""
     torch.manual_seed(draw(st.integers(0, 1 << 30)))
     batch, groups, shared = draw(st.integers(1, 2)), draw(st.integers(1, 2)), draw(st.integers(1, 3))
-    queries, keys = draw(st.sampled_from(LENGTHS)), draw(st.sampled_from(LENGTHS))
+    num_queries, keys = draw(st.sampled_from(queries)), draw(st.sampled_from(LENGTHS))
     width, value_width = draw(st.sampled_from(WIDTHS)), draw(st.sampled_from(WIDTHS))
     dtype, heads = draw(st.sampled_from(dtypes)), groups * shared
     loud = draw(st.sampled_from((0.1, 1.0, 10.0)))
-    seen = mask(draw(st.sampled_from(MASKS)), batch, heads, queries, keys)
+    seen = mask(draw(st.sampled_from(MASKS)), batch, heads, num_queries, keys)
     if seen.num_keys != keys:
         seen = Ranges(seen.start, seen.stop, keys)
-    q = (loud * torch.randn(batch, queries, heads, width)).to(dtype).transpose(1, 2)
+    q = (loud * torch.randn(batch, num_queries, heads, width)).to(dtype).transpose(1, 2)
     k, v = (torch.randn(batch, groups, keys, w).to(dtype) for w in (width, value_width))
     kinds = draw(st.lists(st.sampled_from(TERMS), max_size=3, unique=True))
     scale: float | Tensor = torch.rand(heads) if draw(st.booleans()) else width**-0.5
@@ -81,9 +83,9 @@ def plans(draw: st.DrawFn, dtypes: tuple[torch.dtype, ...] = (torch.float32,)) -
         q,
         k,
         v,
-        (torch.arange(queries) + keys - queries).expand(batch, -1) + 7,
+        (torch.arange(num_queries) + keys - num_queries).expand(batch, -1) + 7,
         torch.arange(keys).expand(batch, -1) + 7,
-        (core.Dot(scale), *(term(kind, batch, heads, queries, keys) for kind in kinds)),
+        (core.Dot(scale), *(term(kind, batch, heads, num_queries, keys) for kind in kinds)),
         seen,
         core.Softmax(torch.randn(heads) if draw(st.booleans()) else None),
     )

@@ -57,6 +57,16 @@ def test_every_weight_equals_the_dense_computation(plan: core.Plan) -> None:
 @thorough
 @given(plans(), st.booleans(), st.booleans())
 def test_every_statistic_equals_the_dense_computation(plan: core.Plan, scaled: bool, padded: bool) -> None:
+    assert_statistics(plan, scaled, padded)
+
+
+@thorough
+@given(plans(dtypes=tuple(HALF), queries=(1,)), st.booleans(), st.booleans())
+def test_every_statistic_of_one_row_equals_the_dense_computation(plan: core.Plan, scaled: bool, padded: bool) -> None:
+    assert_statistics(plan, scaled, padded)
+
+
+def assert_statistics(plan: core.Plan, scaled: bool, padded: bool) -> None:
     batch, heads, queries, _ = plan.q.shape
     watch = everything(plan)
     counted = torch.rand(batch, queries) < 0.7 if padded else None

@@ -41,12 +41,12 @@ def _plain(plan: core.Plan, output: bool, rows: bool) -> Output:
 def _watched(plan: core.Plan, watch: core.Watch, output: bool) -> Output:
     """As `_plain`, with results for every watched record."""
     record = compiled_watch(plan, watch, output)
-    results = record.results()
+    results, results_at = record.results()
     out = _empty_output(plan) if output else None
     row_max, row_log_sum = _empty_rows(plan)
     addresses = _addresses(plan, out, row_max, row_log_sum)
-    record.raw.watch(addresses, results.addresses, torch.get_num_threads())
-    return Output(out, row_max, row_log_sum, results.statistics)
+    record.raw.watch(addresses, results_at, torch.get_num_threads())
+    return Output(out, row_max, row_log_sum, results)
 
 
 def _decoded(plan: core.Plan, watch: core.Watch | None, rows: decode.Rows) -> Output:

@@ -6,8 +6,10 @@ All float32 results of a call lie side by side in one tensor, and so do all that
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import cached_property
+from typing import Any, overload
 
 import torch
 from torch import Tensor
@@ -16,6 +18,7 @@ from regard import core
 from regard.core.layout import Packed
 from regard.run.native.compiled import CPU, compiled
 from regard.run.native.views import Views, unit_stride
+from regard.run.output import Result
 
 NO_CELL = (0, 0, 0)
 Shape = tuple[int, ...]
@@ -23,20 +26,44 @@ Shape = tuple[int, ...]
 
 @dataclass(frozen=True)
 class Wanted:
-    """One result tensor. sums: over rows, in float64 from 0; integers: keys, int32; cleared: from 0 too."""
+    """One result tensor. sums: over rows, float64; integers: keys, int32; else float32."""
 
     shape: Shape
     sums: bool = False
     integers: bool = False
-    cleared: bool = False
 
 
-@dataclass(frozen=True, eq=False)
-class Results:
-    """What each watched record gives, and the addresses of it, two for each record."""
+class Results(Sequence[Result]):
+    """What each watched record gives, cut from the tensors of a call when it is first read."""
 
-    statistics: tuple[Tensor | tuple[Tensor, ...], ...]
-    addresses: list[int]
+    def __init__(self, wanted: list[tuple[Wanted, ...]], single: Tensor, double: Tensor) -> None:
+        self._wanted, self._single, self._double = wanted, single, double
+
+    @overload
+    def __getitem__(self, index: int) -> Result: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> tuple[Result, ...]: ...
+
+    def __getitem__(self, index: int | slice) -> Result | tuple[Result, ...]:
+        return self._cut[index]
+
+    def __len__(self) -> int:
+        return len(self._wanted)
+
+    @cached_property
+    def _cut(self) -> tuple[Result, ...]:
+        at = {False: 0, True: 0}  # by whether they are sums
+        cut: list[Result] = []
+        for group in self._wanted:
+            tensors = []
+            for one in group:
+                begin, size = at[one.sums], math.prod(one.shape)
+                flat = (self._double if one.sums else self._single)[begin : begin + size]
+                tensors.append((flat.view(torch.int32) if one.integers else flat).view(one.shape))
+                at[one.sums] = begin + size
+            cut.append(tuple(tensors) if len(tensors) > 1 else tensors[0])
+        return tuple(cut)
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,26 +74,33 @@ class CompiledWatch:
     wanted: list[tuple[Wanted, ...]]
     alive: list[Tensor]
 
-    def results(self) -> Results:
-        """New tensors for all results."""
-        flat = [one for group in self.wanted for one in group]
-        sizes = (
-            [math.prod(one.shape) for one in flat if not one.sums],
-            [math.prod(one.shape) for one in flat if one.sums],
-        )
-        single = iter(torch.empty(sum(sizes[0]), device=CPU).split(sizes[0]))
-        double = iter(torch.zeros(sum(sizes[1]), dtype=torch.float64, device=CPU).split(sizes[1]))
-        statistics: list[Tensor | tuple[Tensor, ...]] = []
-        addresses: list[int] = []
+    def results(self) -> tuple[Results, list[int]]:
+        """New tensors for all results, which the extension fills whole; the addresses of each record's, two apiece."""
+        single = torch.empty(self._sizes[0], device=CPU)
+        double = torch.empty(self._sizes[1], dtype=torch.float64, device=CPU)
+        begin = (single.data_ptr(), double.data_ptr())
+        addresses = [begin[which] + offset if which < 2 else 0 for which, offset in self._offsets]
+        return Results(self.wanted, single, double), addresses
+
+    @cached_property
+    def _sizes(self) -> tuple[int, int]:
+        """How many float32 and float64 numbers a call gives."""
+        counts = [0, 0]
+        for one in (one for group in self.wanted for one in group):
+            counts[one.sums] += math.prod(one.shape)
+        return counts[0], counts[1]
+
+    @cached_property
+    def _offsets(self) -> list[tuple[int, int]]:
+        """Of each record's two results: 0 in float32, 1 in float64, 2 for none; and how many bytes from its begin."""
+        bytes_before = [0, 0]
+        offsets: list[tuple[int, int]] = []
         for group in self.wanted:
-            tensors = []
             for one in group:
-                tensor = next(double if one.sums else single)
-                tensor = tensor.view(torch.int32) if one.integers else tensor
-                tensors.append(tensor.view(one.shape).zero_() if one.cleared else tensor.view(one.shape))
-            addresses += [tensors[0].data_ptr(), tensors[1].data_ptr() if len(tensors) > 1 else 0]
-            statistics.append(tuple(tensors) if len(tensors) > 1 else tensors[0])
-        return Results(tuple(statistics), addresses)
+                offsets.append((int(one.sums), bytes_before[one.sums]))
+                bytes_before[one.sums] += math.prod(one.shape) * (8 if one.sums else 4)
+            offsets += [(2, 0)] * (2 - len(group))
+        return offsets
 
 
 def compiled_watch(plan: core.Plan, watch: core.Watch, output: bool) -> CompiledWatch:
@@ -119,7 +153,7 @@ def _add(raw: Any, views: Views, plan: core.Plan, record: core.CoreStatistic) ->
             kind, size, wanted = 7, record.bins, (Wanted((histograms, heads, record.bins), sums=True),)
         case core.Pool():
             shape = (batch, heads, *record.cells(queries, keys))
-            kind, wanted = 8, (Wanted(shape, sums=True), Wanted(shape, cleared=True))
+            kind, wanted = 8, (Wanted(shape, sums=True), Wanted(shape))
             cell = (record.query_shift, record.key_shift, record.query_offset)
     results = [_like(views, one) for one in wanted]
     raw.statistic(kind, size, cell, first, second, results[0], results[1] if len(results) > 1 else views.nothing)

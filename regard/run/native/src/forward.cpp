@@ -83,6 +83,21 @@ void clear(const Call& call, const Sizes& sizes, int64_t batch, int64_t head) {
   }
 }
 
+// One head's results as sums over rows.
+Columns results(const Call& call, int64_t batch, int64_t head) {
+  Columns columns;
+  for (int i = 0; i < call.num_statistics; ++i) {
+    const Statistic& s = call.statistics[i];
+    if (s.kind == Statistic::column_mass) columns.mass = s.result.at<double>(batch, head);
+    if (s.kind == Statistic::histogram) columns.histogram = s.result.at<double>(batch, head);
+    if (s.kind == Statistic::pool) {
+      columns.pool_sum = s.result.at<double>(batch, head);
+      columns.pool_max = s.second_result.at<float>(batch, head);
+    }
+  }
+  return columns;
+}
+
 // One call, its cut and what its slabs have summed so far.
 struct Job {
   const Call& call;
@@ -96,7 +111,7 @@ struct Job {
     units = call.batch() * call.heads() / cut.heads_together;
     tasks = units * cut.slabs;
     part_bytes = (sizes.bytes() + 7) / 8 * 8;
-    if (part_bytes == 0) return;
+    if (part_bytes == 0 || cut.slabs == 1) return;
     parts.resize(static_cast<size_t>(tasks));
     left.reset(new std::atomic<int>[static_cast<size_t>(units)]);
     for (int64_t unit = 0; unit < units; ++unit) left[unit] = static_cast<int>(cut.slabs);
@@ -107,7 +122,13 @@ struct Job {
     const int64_t head_units = call.heads() / cut.heads_together;
     const int64_t batch = unit / head_units, head = unit % head_units * cut.heads_together;
     std::vector<Columns> columns(static_cast<size_t>(cut.heads_together));
-    if (part_bytes > 0) {
+    const bool alone = cut.slabs == 1;  // its sums are the results
+    if (part_bytes > 0 && alone) {
+      for (int64_t h = 0; h < cut.heads_together; ++h) {
+        clear(call, sizes, batch, head + h);
+        columns[static_cast<size_t>(h)] = results(call, batch, head + h);
+      }
+    } else if (part_bytes > 0) {
       auto& memory = parts[static_cast<size_t>(unit * cut.slabs + index)];
       memory.reset(new char[static_cast<size_t>(part_bytes * cut.heads_together)]());
       for (int64_t h = 0; h < cut.heads_together; ++h)
@@ -115,7 +136,7 @@ struct Job {
     }
     const int64_t begin = index * cut.rows, end = std::min(begin + cut.rows, call.queries());
     kernels().attend(call, {batch, head, cut.heads_together, begin, end, columns.data()});
-    if (part_bytes > 0 && left[unit].fetch_sub(1) == 1) finish(unit, batch, head);
+    if (part_bytes > 0 && !alone && left[unit].fetch_sub(1) == 1) finish(unit, batch, head);
   }
 
   // The last slab of a head merges them all, in row order.

@@ -3,6 +3,7 @@
 #include "decode.h"
 #include "kernels.h"
 #include "linear.h"
+#include "observe.h"
 
 #define REGARD_JOIN(a, b) a##b
 #define REGARD_TABLE(isa) REGARD_JOIN(kernels_, isa)
@@ -12,7 +13,7 @@
 namespace regard {
 
 extern const Kernels REGARD_TABLE(REGARD_ISA);
-const Kernels REGARD_TABLE(REGARD_ISA) = {REGARD_NAME(REGARD_ISA), REGARD_ISA::attend, REGARD_ISA::backward,
+const Kernels REGARD_TABLE(REGARD_ISA) = {REGARD_NAME(REGARD_ISA), REGARD_ISA::walk_slab, REGARD_ISA::backward,
                                            REGARD_ISA::decode, REGARD_ISA::multiply_packed};
 
 }  // namespace regard
