@@ -19,7 +19,7 @@ from regard.hf.own_code.refusals import reason_of
 from regard.hf.own_code.seen import Doubt, Seen
 from regard.seeing.statistics import Overview
 from scripts.census import reference
-from scripts.census.feeds import feeds
+from scripts.census.feeds import fed
 from scripts.census.tiny import tiny
 
 BOUND = 1e-5
@@ -80,16 +80,21 @@ def census_of(family: str, kind: Any) -> Row:
 
 def _that_runs(model: Any, padding: bool) -> tuple[dict[str, Any] | None, str]:
     """The fullest inputs that the model takes, or None and the first reason why not."""
-    problem = ""
-    for inputs in feeds(model, padding):
+    problem, error = "", None
+    tries = fed(model, padding)
+    while True:
+        try:
+            inputs = tries.send(error)
+        except StopIteration:
+            return None, problem
         try:
             with torch.no_grad():
                 torch.manual_seed(1)
                 model(**inputs)
             return inputs, ""
-        except Exception as error:
-            problem = _said(error) if not problem or "missing" in problem else problem
-    return None, problem
+        except Exception as said:
+            error = said
+            problem = _said(said) if not problem or "missing" in problem else problem
 
 
 def _said(error: BaseException) -> str:
