@@ -12,7 +12,10 @@ from transformers import PreTrainedModel
 
 MODELS = Path(transformers.__file__).parent / "models"
 # The whole model, where the shortest name is that of a part of it.
-PLAIN: dict[str, str] = {}
+PLAIN: dict[str, str] = {
+    "slanet": "SLANetForTableRecognition",
+    "slanext": "SLANeXtForTableRecognition",
+}
 NAMES = Path(__file__).with_name("families.txt")
 
 

@@ -55,4 +55,3 @@ def _line(row: dict[str, Any]) -> str:
     error = f"{row['error']:.0e}" if row.get("seen") else ""
     cells = [row["family"], row["model"], verdict(row), seen, ", ".join(row.get("held_against", [])), error, why[:300]]
     return "| " + " | ".join(cell.replace("|", "/") for cell in cells) + " |"
-

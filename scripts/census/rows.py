@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import transformers
 Row = dict[str, Any]
 
 
+@cache
 def made_by() -> str:
     """What rows of today are made by: the version of transformers, and a hash of this package's code."""
     code = hashlib.sha1()

@@ -35,8 +35,8 @@ SPECIAL: dict[str, Make] = {
     "future_values": lambda c, g: torch.rand(2, c.prediction_length, generator=g),
     "future_time_features": lambda c, g: torch.rand(2, c.prediction_length, c.num_time_features, generator=g),
     "qformer_input_ids": _ids(2, 6),
-    "prompt_pixel_values": lambda c, g: torch.randn(2, 3, *c.image_size, generator=g),
-    "prompt_masks": lambda c, g: torch.randn(2, 3, *c.image_size, generator=g),
+    "prompt_pixel_values": lambda c, g: torch.randn(2, 3, c.image_size[0] // 2, c.image_size[1], generator=g),
+    "prompt_masks": lambda c, g: torch.randn(2, 3, c.image_size[0] // 2, c.image_size[1], generator=g),
 }
 
 
@@ -80,6 +80,47 @@ def _rag(c: Any, g: Generator) -> dict[str, Any]:
     }
 
 
+def _seggpt(c: Any, g: Generator) -> dict[str, Any]:
+    height, width = c.image_size[0] // 2, c.image_size[1]
+    return {
+        name: torch.randn(2, 3, height, width, generator=g)
+        for name in ("pixel_values", "prompt_pixel_values", "prompt_masks")
+    }
+
+
+def _kosmos(c: Any, g: Generator) -> dict[str, Any]:
+    places = torch.zeros(2, 11 + c.latent_query_num, dtype=torch.int64)
+    places[:, 1 : 1 + c.latent_query_num] = 1
+    return {
+        "pixel_values": torch.randn(2, 3, c.vision_config.image_size, c.vision_config.image_size, generator=g),
+        "input_ids": torch.randint(5, 60, places.shape, generator=g),
+        "image_embeds_position_mask": places,
+    }
+
+
+def _colqwen2(c: Any, g: Generator) -> dict[str, Any]:
+    vision = c.vlm_config.vision_config
+    width = 3 * vision.temporal_patch_size * vision.patch_size**2
+    ids = torch.randint(20, 60, (2, 15), generator=g)
+    ids[:, 1:5] = c.vlm_config.image_token_id
+    return {
+        "input_ids": ids,
+        "attention_mask": torch.ones_like(ids),
+        "pixel_values": torch.randn(2, 16, width, generator=g),
+        "image_grid_thw": torch.tensor([[1, 4, 4], [1, 4, 4]]),
+    }
+
+
+def _idefics(c: Any, g: Generator) -> dict[str, Any]:
+    side = c.vision_config.image_size
+    return {
+        "input_ids": torch.randint(5, 60, (2, 11), generator=g),
+        "attention_mask": torch.ones(2, 11, dtype=torch.int64),
+        "pixel_values": torch.randn(2, 1, 3, side, side, generator=g),
+        "image_attention_mask": torch.ones(2, 11, 1, dtype=torch.int64),
+    }
+
+
 # model type -> all of its inputs
 WHOLE: dict[str, Make] = {
     "csm": lambda c, g: _codes(c, g, c.num_codebooks),
@@ -107,6 +148,10 @@ WHOLE: dict[str, Make] = {
         "decoder_input_ids": torch.randint(5, 60, (2, 7, c.decoder_config.num_channels), generator=g),
     },
     "rag": _rag,
+    "seggpt": _seggpt,
+    "kosmos-2": _kosmos,
+    "colqwen2": _colqwen2,
+    "idefics": _idefics,
     "blt": lambda c, g: {"input_ids": torch.randint(5, 60, (2, 11), generator=g), "use_cache": False},
     "speecht5": lambda c, g: {
         "input_values": torch.randn(2, 11, c.hidden_size, generator=g),

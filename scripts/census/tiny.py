@@ -148,7 +148,12 @@ def _depth(settings: Mapping[str, Any]) -> dict[str, Any]:
 def _rotary(kind: Any, config: Any) -> dict[str, Any]:
     """Rotary sections that fill half a head of 8, where the model's code has sections."""
     code = importlib.util.find_spec(kind.__module__.replace(".configuration_", ".modeling_"))
-    if code is None or code.origin is None or "vision" in kind.__name__.lower() or not hasattr(config, "rope_parameters"):
+    if (
+        code is None
+        or code.origin is None
+        or "vision" in kind.__name__.lower()
+        or not hasattr(config, "rope_parameters")
+    ):
         return {}
     if "mrope_section" not in Path(code.origin).read_text(encoding="utf-8"):
         return {}
@@ -167,12 +172,13 @@ def _value(config: Any, name: str) -> Any:
 def _small(name: str, value: Any, staged: bool = False) -> Any:
     if isinstance(value, list | tuple) and re.search(r"depths?$|num_(hidden_)?layers$|^layers$", name):
         return [1] * len(value) if all(isinstance(v, int) for v in value) else None
+    if name == "image_size":
+        many = isinstance(value, list | tuple) and all(isinstance(v, int) for v in value)
+        return [min(v, 64) for v in value] if many else min(value, 64) if isinstance(value, int) else None
     if isinstance(value, bool) or not isinstance(value, int) or value <= 1:
         return None
     if staged and re.search(r"hidden_size|embed_dim|hidden_dim", name):
         return None  # widths that grow from stage to stage, with the numbers of heads that fit them
-    if name == "image_size" and value > 64:
-        return 64
     for pattern, small in RULES:
         if re.search(pattern, name):
             result: int = small(value) if isinstance(small, Callable) else small  # type: ignore[arg-type]
