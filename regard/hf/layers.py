@@ -14,14 +14,12 @@ from transformers.pytorch_utils import Conv1D
 
 from regard.hf.arguments import parameters_of
 from regard.hf.families import LEARNED_QUERIES
+from regard.hf.own_code.modules import is_attention
 
 CROSS = re.compile(
     r"encoder_attn|encdecattention|crossattention|cross_attn|cross_attention|token_to_image|image_to_token",
     re.IGNORECASE,
 )
-ATTENTION = re.compile(r"Attention|Attn|MultiHead|Multihead")
-# They are called so and attend to nothing: norms, configurations of a layer, projections, pooling by a gate.
-NOT_ATTENTION = re.compile(r"(Output|Norm|Embeddings?|Bias|Projection|Config|Mask|Pooling2d|Gate|Structure)$")
 TOWERS = {
     "vision": ("vision", "visual", "image"),
     "audio": ("audio", "speech"),
@@ -61,12 +59,6 @@ def layer_ids(model: PreTrainedModel) -> dict[int, LayerId]:
     stacks = _stack_names([ids[name] for name in attention])
     ids = {name: replace(each, stack=stacks.get(group_of(name), each.stack)) for name, each in ids.items()}
     return {id(modules[name]): each for name, each in _numbered(ids, attention).items()}
-
-
-def is_attention(module: nn.Module) -> bool:
-    """Whether a module is called attention and is none of its parts."""
-    name = type(module).__name__
-    return bool(ATTENTION.search(name)) and not NOT_ATTENTION.search(name)
 
 
 def attention_modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:

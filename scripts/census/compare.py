@@ -19,7 +19,7 @@ from regard.hf.own_code.refusals import reason_of
 from regard.hf.own_code.seen import Doubt, Seen
 from regard.seeing.statistics import Overview
 from scripts.census import reference
-from scripts.census.feeds import feeds
+from scripts.census.feeds import fed
 from scripts.census.tiny import tiny
 
 BOUND = 1e-5
@@ -80,16 +80,21 @@ def census_of(family: str, kind: Any) -> Row:
 
 def _that_runs(model: Any, padding: bool) -> tuple[dict[str, Any] | None, str]:
     """The fullest inputs that the model takes, or None and the first reason why not."""
-    problem = ""
-    for inputs in feeds(model, padding):
+    problem, error = "", None
+    tries = fed(model, padding)
+    while True:
+        try:
+            inputs = tries.send(error)
+        except StopIteration:
+            return None, problem
         try:
             with torch.no_grad():
                 torch.manual_seed(1)
                 model(**inputs)
             return inputs, ""
-        except Exception as error:
-            problem = _said(error) if not problem or "missing" in problem else problem
-    return None, problem
+        except Exception as said:
+            error = said
+            problem = _said(said) if not problem or "missing" in problem else problem
 
 
 def _said(error: BaseException) -> str:
@@ -184,9 +189,9 @@ def truths(model: Any, inputs: dict[str, Any]) -> dict[str, Any]:
     with reference.eager_weights(model) as eager, reference.caught_scores() as scores:
         torch.manual_seed(2)
         model(**inputs)
-    by_name: dict[str, list[Tensor]] = {}
-    for module, weights in eager:
-        by_name.setdefault(names.get(id(module), "?"), []).append(weights)
+    by_name: dict[str, list[reference.Eager]] = {}
+    for one in eager:
+        by_name.setdefault(names.get(id(one.module), "?"), []).append(one)
     returned: list[Tensor] = []
     if takes and own_code(model):
         try:
@@ -199,16 +204,19 @@ def truths(model: Any, inputs: dict[str, Any]) -> dict[str, Any]:
 
 def _hold(row: Row, model: Any, name: str, weights: Tensor, truth: dict[str, Any], inputs: dict[str, Any]) -> None:
     """Compare one layer's weights with the best witness there is; what has none is told as unseen."""
+    calls: list[reference.Eager] = truth["eager"].get(name, [])
     for witness, candidates in (
-        ("eager", truth["eager"].get(name, [])),
+        ("eager", [call.weights for call in calls]),
         ("output_attentions", truth["returned"]),
         ("scores", truth["scores"]),
     ):
         errors = [e for c in candidates if (e := difference(weights, c, inputs)) is not None]
-        if errors and (witness == "eager" or min(errors) <= BOUND or witness == "scores"):
+        if witness == "eager" and errors and min(errors) > BOUND:
+            mixed = [e for call in calls if (e := call.mixing_error(weights)) is not None and e <= BOUND]
+            witness, errors = ("values mixed", mixed) if mixed else (witness, errors)
+        if errors and (witness != "output_attentions" or min(errors) <= BOUND):
             row.error = max(row.error, min(errors))
-            if witness not in row.held_against:
-                row.held_against.append(witness)
+            row.held_against = sorted({*row.held_against, witness})
             return
     row.unseen[name] = "its weights were read, and there is nothing to hold them against"
 

@@ -11,6 +11,11 @@ import transformers
 from transformers import PreTrainedModel
 
 MODELS = Path(transformers.__file__).parent / "models"
+# The whole model, where the shortest name is that of a part of it.
+PLAIN: dict[str, str] = {
+    "slanet": "SLANetForTableRecognition",
+    "slanext": "SLANeXtForTableRecognition",
+}
 NAMES = Path(__file__).with_name("families.txt")
 
 
@@ -39,3 +44,9 @@ def classes_of(family: str) -> list[type[PreTrainedModel]]:
 def _runs(kind: type[PreTrainedModel]) -> bool:
     has_forward = not kind.__name__.endswith("PreTrainedModel") and kind.forward is not PreTrainedModel.forward
     return has_forward and getattr(kind, "config_class", None) is not None
+
+
+def plain_class(family: str) -> type[PreTrainedModel]:
+    """The class that stands for a directory: the plain model, unless PLAIN names another."""
+    kinds = classes_of(family)
+    return next((kind for kind in kinds if kind.__name__ == PLAIN.get(family)), kinds[0])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -37,14 +36,11 @@ def verdict(row: dict[str, Any]) -> str:
     return "partly" if row["unseen"] else "exact"
 
 
-def write(rows: list[dict[str, Any]], families: list[str], version: str, path: Path) -> None:
-    """The page of these rows; a family without a row is told as not run."""
-    by_family: dict[str, list[dict[str, Any]]] = {name: [] for name in families}
-    for row in rows:
-        by_family.setdefault(row["family"], []).append(row)
+def write(rows: dict[str, list[dict[str, Any]]], families: list[str], version: str, path: Path) -> None:
+    """The page of these rows by family; a family without a row is told as not run."""
     lines, verdicts = [], Counter[str]()
-    for family, its in sorted(by_family.items()):
-        for row in its or [{"family": family, "model": "", "problem": "the census has not reached it yet"}]:
+    for family in sorted({*families, *rows}):
+        for row in rows.get(family) or [{"family": family, "model": "", "problem": "not run: its turn did not come"}]:
             verdicts[verdict(row)] += 1
             lines.append(_line(row))
     counts = ", ".join(f"{count} {word}" for word, count in verdicts.most_common())
@@ -59,14 +55,3 @@ def _line(row: dict[str, Any]) -> str:
     error = f"{row['error']:.0e}" if row.get("seen") else ""
     cells = [row["family"], row["model"], verdict(row), seen, ", ".join(row.get("held_against", [])), error, why[:300]]
     return "| " + " | ".join(cell.replace("|", "/") for cell in cells) + " |"
-
-
-def read(paths: list[Path]) -> list[dict[str, Any]]:
-    """The rows of several logs, one JSON object a line; of one model the latest counts."""
-    found: dict[tuple[str, str], dict[str, Any]] = {}
-    for path in paths:
-        for line in path.read_text(encoding="utf-8").splitlines():
-            if line.startswith("{"):
-                row = json.loads(line)
-                found[(row["family"], row["model"])] = row
-    return list(found.values())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -15,10 +16,29 @@ from regard.hf.own_code.places import reader_of
 from regard.hf.own_code.seen import Seen
 
 
+@dataclass(frozen=True, eq=False)
+class Eager:
+    """One call of a model's own eager attention: module, weights [B,H,Tq,Tk], values [B,G,Tk,D], output [B,Tq,H,D]."""
+
+    module: nn.Module
+    weights: Tensor
+    values: Tensor
+    output: Tensor
+
+    def mixing_error(self, weights: Tensor) -> float | None:
+        """How far Σ_j W_ij v_j is from the output, over the largest output; for eager functions that return weights
+        other than those that met the values (before a sink's factor, before a gate)."""
+        if weights.shape != self.weights.shape:
+            return None
+        values = self.values.repeat_interleave(weights.shape[1] // self.values.shape[1], 1)
+        error = ((weights.double() @ values.double()).transpose(1, 2) - self.output.double()).abs()
+        return float(error.max() / self.output.abs().max().clamp(min=1))
+
+
 @contextmanager
-def eager_weights(model: nn.Module) -> Iterator[list[tuple[nn.Module, Tensor]]]:
-    """Every call of a modelling file's own `eager_attention_forward` while the block runs: its module and weights."""
-    found: list[tuple[nn.Module, Tensor]] = []
+def eager_weights(model: nn.Module) -> Iterator[list[Eager]]:
+    """Every call of a modelling file's own `eager_attention_forward` while the block runs."""
+    found: list[Eager] = []
     kinds: set[Any] = {type(m) for m in model.modules()}
     sources = {kind.__module__ for kind in kinds if calls_interface(kind)}
     with ExitStack() as leaving:
@@ -30,7 +50,8 @@ def eager_weights(model: nn.Module) -> Iterator[list[tuple[nn.Module, Tensor]]]:
 
             def caught(module: nn.Module, *args: Any, own: Any = own, **kwargs: Any) -> Any:
                 result = own(module, *args, **kwargs)
-                found.append((module, result[1]))
+                values = args[2] if len(args) > 2 else kwargs["value"]
+                found.append(Eager(module, result[1], values, result[0]))
                 return result
 
             leaving.callback(setattr, source, "eager_attention_forward", own)

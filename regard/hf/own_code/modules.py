@@ -10,12 +10,17 @@ from typing import Any
 from torch import nn
 
 ATTENTION = re.compile(r"Attention|Attn|MultiHead|Multihead")
-# They are called so and attend to nothing: norms, configurations of a layer, projections, pooling by a gate.
-NOT_ATTENTION = re.compile(r"(Output|Norm|Embeddings?|Bias|Projection|Config|Mask|Pooling2d|Gate|Structure)$")
+# They are called so and attend to nothing themselves: norms, configurations of a layer, projections, pooling by a gate,
+# whole layers, and residuals that mix the states of one token (inkling2).
+NOT_ATTENTION = re.compile(
+    r"(Output|Norm|Embeddings?|Bias|Projection|Config|Mask|Pooling2d|Gate|Structure"
+    r"|DecoderLayer|EncoderLayer|AdapterLayer|Residual|MLP|Loss)$"
+)
 INTERFACE = "ALL_ATTENTION_FUNCTIONS"
 
 
 def is_attention(module: nn.Module) -> bool:
+    """Whether a module is called attention and is none of its parts."""
     name = type(module).__name__
     return bool(ATTENTION.search(name)) and not NOT_ATTENTION.search(name)
 

@@ -4,11 +4,18 @@ from __future__ import annotations
 
 from torch import nn
 
+MASKS = "its maps are drawn into masks of objects, and no values are weighted by them"
+
 REASONS: dict[str, str] = {
     "AutoformerAttention": "it mixes values rolled by whole delays (autocorrelation), not keys by queries",
     "GroupViTAssignAttention": "it assigns each token to one group by a hard softmax over groups, not over keys",
     "MobileViTV2LinearSelfAttention": "it weighs tokens once for all queries (separable attention)",
     "SwiftFormerEfficientAdditiveAttention": "it weighs tokens once for all queries (additive attention)",
+    "ConditionalDetrMHAttentionMap": MASKS,
+    "DabDetrMHAttentionMap": MASKS,
+    "DetrMHAttentionMap": MASKS,
+    "MaskFormerDetrMHAttentionMap": MASKS,
+    "MiniMaxLightningAttention": "it is a recurrence (linear attention), which sums keys and values without a softmax",
     "MraSelfAttention": "it approximates the softmax at several resolutions in a CUDA kernel of its own",
     "YosoSelfAttention": "it estimates weights by hashing (Bernoulli sampling), without a softmax over keys",
     "NeighborhoodAttention": "it needs the natten library, whose kernels show no weights",
