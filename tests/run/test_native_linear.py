@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from regard.run import native
-from regard.run.native.linear import PackedLinear
+from regard.run.native.linear import PackedLinear, gated
 
 pytestmark = pytest.mark.skipif(not native.available(), reason=str(native.why_unavailable()))
 
@@ -53,12 +53,67 @@ def test_quantising_is_within_half_a_step() -> None:
     assert ((PackedLinear.quantised(weight)(identity) - weight.T).abs() <= 0.501 * step).all()
 
 
+@pytest.mark.parametrize("outputs,depth", SHAPES)
+@pytest.mark.parametrize("rows", [1, 17, 200])
+def test_rows_rounded_to_int8_give_whole_sums_times_two_scales(outputs: int, depth: int, rows: int) -> None:
+    torch.manual_seed(0)
+    weight, x = torch.randn(outputs, depth), torch.randn(rows, depth)
+    w_scale, x_scale = weight.abs().amax(1) / 127, x.abs().amax(1) / 127
+    w = (weight / w_scale[:, None]).round().double()
+    x_whole = (x * (127 / x.abs().amax(1))[:, None]).round().double()
+    expected = (x_whole @ w.T) * x_scale[:, None].double() * w_scale.double()
+    found = PackedLinear.quantised(weight, rows=True)(x)
+    assert ((found - expected).abs() <= 1e-6 * (1 + expected.abs())).all()
+
+
+def packings(weight: torch.Tensor) -> list[PackedLinear]:
+    return [
+        PackedLinear.pack(weight),
+        PackedLinear.pack(weight.bfloat16()),
+        PackedLinear.quantised(weight),
+        PackedLinear.quantised(weight, rows=True),
+    ]
+
+
 def test_a_row_has_the_same_bits_in_any_company() -> None:
     torch.manual_seed(0)
-    layer, x = PackedLinear.pack(torch.randn(96, 200)), torch.randn(100, 200)
-    together = layer(x)
-    for rows in (slice(0, 1), slice(41, 42), slice(10, 23), slice(1, 100)):
-        assert torch.equal(layer(x[rows]), together[rows])
+    x = torch.randn(300, 200)
+    for layer in packings(torch.randn(96, 200)):
+        together = layer(x)
+        for rows in (slice(0, 1), slice(41, 42), slice(10, 23), slice(1, 100), slice(7, 300)):
+            assert torch.equal(layer(x[rows]), together[rows])
+
+
+@pytest.mark.parametrize("rows", [1, 20, 300])
+def test_normalised_rows_added_to_what_is_there(rows: int) -> None:
+    torch.manual_seed(0)
+    x, gain, before = torch.randn(rows, 100), torch.rand(100), torch.randn(rows, 70)
+    normed = x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + 1e-5) * gain
+    for layer in packings(torch.randn(70, 100)):
+        y = before.clone()
+        layer.into(x, y, "add", gain, 1e-5)
+        if layer.stored == 3:  # numbers halfway between two whole ones may go either way
+            assert (y - (before + layer(normed))).abs().max() < 0.1
+        else:
+            assert torch.allclose(y, before + layer(normed), atol=1e-4)
+
+
+@pytest.mark.parametrize("rows", [1, 20, 300])
+def test_gated_outputs_are_silu_of_the_gate_times_the_value(rows: int) -> None:
+    torch.manual_seed(0)
+    x, gate, value = torch.randn(rows, 64), torch.randn(48, 64), torch.randn(48, 64)
+    bias = torch.randn(48), torch.randn(48)
+    layer, y = PackedLinear.pack(gated(gate, value), gated(*bias)), torch.empty(rows, 48)
+    layer.into(x, y, "gated")
+    expected = torch.nn.functional.silu(x @ gate.T + bias[0]) * (x @ value.T + bias[1])
+    assert torch.allclose(y, expected, atol=1e-3, rtol=1e-4)
+
+
+def test_an_infinite_gate_gives_what_silu_gives() -> None:
+    gate = torch.tensor([[1e30]]).expand(16, 1)
+    layer, y = PackedLinear.pack(gated(gate, torch.ones(16, 1))), torch.empty(2, 16)
+    layer.into(torch.tensor([[1.0], [-1.0]]), y, "gated")
+    assert torch.allclose(y, torch.tensor([[1e30], [0.0]]).expand(2, 16), rtol=1e-6)
 
 
 def test_strided_rows_are_read_as_they_lie() -> None:

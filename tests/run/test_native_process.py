@@ -26,7 +26,7 @@ def python(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-@pytest.mark.parametrize("isa", ["base", "avx2"])
+@pytest.mark.parametrize("isa", ["base", "avx2", "avx512"])
 def test_every_instruction_set_passes_the_same_tests(isa: str) -> None:
     """The widest is what the other tests run on."""
     probe = python("from regard.run import native; print(native.why_unavailable())", REGARD_NATIVE_ISA=isa)

@@ -120,7 +120,8 @@ std::vector<char> decoding(int threads) {
 std::vector<char> product(int threads) {
   auto x = random(ROWS * WIDTH, 8), weights = random((OUTPUTS + PANEL - 1) / PANEL * PANEL * WIDTH, 9);
   std::vector<float> y(ROWS * OUTPUTS);
-  multiply_packed({weights.data(), false, nullptr, nullptr, x.data(), y.data(), ROWS, WIDTH, OUTPUTS, WIDTH, OUTPUTS}, threads);
+  multiply_packed({weights.data(), Stored::f32, nullptr, nullptr, WIDTH, OUTPUTS}, {x.data(), WIDTH, ROWS, WIDTH}, y.data(), OUTPUTS,
+                  Into::store, threads);
   std::vector<char> bytes;
   append(bytes, y);
   return bytes;

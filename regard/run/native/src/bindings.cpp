@@ -9,6 +9,7 @@
 #include "forward.h"
 #include "kernels.h"
 #include "memory.h"
+#include "serving.h"
 
 namespace nb = nanobind;
 using namespace nb::literals;
@@ -154,15 +155,7 @@ NB_MODULE(_core, m) {
           return read_floats(reinterpret_cast<const float*>(address), count, threads);
         },
         "address"_a, "count"_a, "threads"_a);
-  m.def("multiply_packed", [](uintptr_t weights, int stored, uintptr_t scale, uintptr_t bias, uintptr_t x, uintptr_t y,
-                              std::array<int64_t, 5> sizes, int threads) {
-    const auto [rows, depth, outputs, x_row, y_row] = sizes;
-    const PackedProduct call{reinterpret_cast<const void*>(weights), static_cast<Stored>(stored),
-                             reinterpret_cast<const float*>(scale), reinterpret_cast<const float*>(bias), reinterpret_cast<const float*>(x),
-                             reinterpret_cast<float*>(y), rows, depth, outputs, x_row, y_row};
-    nb::gil_scoped_release release;
-    multiply_packed(call, threads);
-  });
+  bind_serving(m);
 
   m.def("isa", [] { return kernels().name; });
 }

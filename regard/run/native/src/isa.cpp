@@ -14,6 +14,8 @@ namespace regard {
 
 extern const Kernels REGARD_TABLE(REGARD_ISA);
 const Kernels REGARD_TABLE(REGARD_ISA) = {REGARD_NAME(REGARD_ISA), REGARD_ISA::walk_slab, REGARD_ISA::backward,
-                                           REGARD_ISA::decode, REGARD_ISA::multiply_packed};
+                                           REGARD_ISA::decode,
+                                           {REGARD_NAME(REGARD_ISA), REGARD_ISA::prepared_bytes, REGARD_ISA::prepare,
+                                            REGARD_ISA::multiply}};
 
 }  // namespace regard

@@ -10,12 +10,15 @@ struct Kernels {
   void (*attend)(const Call&, const Slab&);
   void (*backward)(const Call&, int64_t batch, int64_t head);
   void (*decode)(const Decode&, int64_t sequence, int64_t group, int64_t begin, int64_t end, float* parts);
-  void (*multiply_packed)(const PackedProduct&, int64_t first_panel, int64_t last_panel);
+  Products products;
 };
 
 extern const Kernels kernels_base;
 #if defined(REGARD_X86)
 extern const Kernels kernels_avx2, kernels_avx512;
+#endif
+#if defined(REGARD_AMX)
+extern const Products products_amx;
 #endif
 
 // The widest set that this machine runs, or the one that REGARD_NATIVE_ISA names; throws if it cannot be had.
