@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from regard.seeing.trace import Trace, TraceError
     from regard.seq2seq.translate import translate
     from regard.statistic import Statistic
+    from regard.swap.cache.cache import cache
+    from regard.swap.compare import compare
 
 __version__ = "0.1.0"
 __all__ = [
@@ -33,6 +35,8 @@ __all__ = [
     "Unsupported",
     "attach",
     "attention",
+    "cache",
+    "compare",
     "load",
     "recur",
     "scores",
@@ -50,6 +54,8 @@ _HOME = {
     "Unsupported": "hf.calls",
     "attach": "hf.attach",
     "attention": "run.attention",
+    "cache": "swap.cache.cache",
+    "compare": "swap.compare",
     "load": "hf.load",
     "recur": "run.compose",
     "scores": "run.attention",

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import torch
 
 from regard.bench.machine import measured
-from regard.bench.resident import begun_bytes, peak_so_far
+from regard.resident import begun_bytes, peak_so_far
 
 WORKER = "regard.bench.contestant"
 

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 
 from regard import nn
-from regard.bench.resident import begun_bytes, peak_so_far
 from regard.mechanism import Mechanism
+from regard.resident import begun_bytes, peak_so_far
 from regard.run import compose, reference, strips
 from regard.zoo import Sizes, card
 

@@ -79,7 +79,8 @@ def attach(
         tokenizer=tokenizer,
         keep=keep,
     )
-    check_layers(watcher, (*(layers or ()), *plan.named_layers))
+    named = (layer for each in edit for layer in each.named_layers)
+    check_layers(watcher, (*(layers or ()), *plan.named_layers, *named))
     handler: Handler = watcher
     if mechanism is not None or edit or backend != "model":
         check_swappable(inner)

@@ -15,7 +15,6 @@ from regard.hf.errors import Unsupported
 from regard.hf.exchanged import Edit, Part, computes, joined, narrowed, parts_of, recurrent_inputs
 from regard.hf.families import SKIPS_BLOCK_MASKS
 from regard.hf.filling import passed_over_rows
-from regard.hf.layers import LayerId
 from regard.hf.plan import NOTHING, Plan
 from regard.hf.seam import AttentionCall, Handler, ShownCall
 from regard.hf.sequences import Step, inputs_of, within_seen
@@ -26,8 +25,8 @@ from regard.protocol import Attention
 from regard.recurrent.recurrence import Recurrence
 from regard.run import compose
 
-Note = Callable[[LayerId, Attention, Inputs], None]
-"""Told of every computation: the layer, what computes, and its inputs."""
+Note = Callable[[Call, Attention, Inputs, list[int]], None]
+"""Told of every computation: the layer's whole call, what computes, its inputs, and the heads that they are of."""
 
 
 class Computing(Handler):
@@ -78,7 +77,7 @@ class Computing(Handler):
         if call.dropout:
             raise Unsupported(f"layer {layer.name} drops attention weights (p={call.dropout}); call model.eval() first")
         self._check_tensors(parts)
-        out = self._watched(call, step, parts, edited)
+        out = self._watched(call, step, parts, data, edited)
         if out is None:
             out = joined([(part.heads, self._output(step, part, edited)) for part in parts])
         return out.to(call.query.dtype).transpose(1, 2).contiguous()
@@ -102,8 +101,8 @@ class Computing(Handler):
                     "swap_heads="
                 )
 
-    def _watched(self, call: AttentionCall, step: Step, parts: list[Part], data: Call) -> Tensor | None:
-        """Absorb a call's parts; the output [B,H,Tq,Dv] if a fused backend made all of it on the way."""
+    def _watched(self, call: AttentionCall, step: Step, parts: list[Part], data: Call, edited: Call) -> Tensor | None:
+        """Absorb a call's parts, as edited; the output [B,H,Tq,Dv] if a fused backend made all of it on the way."""
         if not self.watcher.watches(step.state.layer):
             return None
         tensors = (call.query, call.key, call.value)
@@ -118,7 +117,7 @@ class Computing(Handler):
                     f"{part.other.name} has no row of scores to watch; attach with watch=(), or watch other layers"
                 )
             with aside(call.query):
-                mine = computes(part, data, group.heads, step.rows)
+                mine = computes(part, edited, group.heads, step.rows)
                 out = self.watcher.absorb(step, group, data, together and len(parts) == 1, mine)
         return out
 
@@ -130,7 +129,7 @@ class Computing(Handler):
         if isinstance(attention, Recurrence):
             x = recurrent_inputs(x, attention.name, name)
         if self.note is not None:
-            self.note(step.state.layer, attention, x)
+            self.note(data, attention, x, part.heads)
         backend = "auto" if self.backend == "model" else self.backend
         if not isinstance(attention, Mechanism):
             return compose.attend(attention, x, backend)[:, :, -data.q.shape[2] :]

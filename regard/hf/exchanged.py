@@ -23,6 +23,10 @@ from regard.protocol import Attention
 class Edit(Protocol):
     """A change to a model's attention that is asked about (regard.swap.edits has them)."""
 
+    @property
+    def named_layers(self) -> Sequence[int]:
+        """The layers that it names by number."""
+
     def hides(self, layer: LayerId, call: Call, rows: slice) -> Ranges | None:
         """What the queries of a call, the tokens `rows`, may see of the call's keys besides; None: all."""
 

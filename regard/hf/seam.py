@@ -72,6 +72,7 @@ class Handler(ABC):
     """
 
     masks: Literal["own", "described", "none"] = "own"
+    holding = "is already attached; leave that block first"  # what whoever else would attach the model is told
 
     @abstractmethod
     def attend(self, call: AttentionCall) -> Tensor | None:
@@ -116,8 +117,9 @@ def handling(model: nn.Module, handler: Handler) -> Iterator[None]:
     attached = _Attached(handler, Questions(), modules, configs)
     with ExitStack() as leaving:
         with _lock:
-            if any(key in _by_module for key in modules):
-                raise Unsupported(f"{type(model).__name__} is already attached; leave that block first")
+            held = next((_by_module[key].handler for key in modules if key in _by_module), None)
+            if held is not None:
+                raise Unsupported(f"{type(model).__name__} {held.holding}")
             if not _by_module:
                 _wrap_registries()
             _by_module.update(dict.fromkeys(modules, attached))

@@ -1,0 +1,86 @@
+"""`regard swap`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from regard.cli.arguments import numbers_in, writable
+from regard.cli.printing import as_text, progress
+from regard.errors import UserError
+
+if TYPE_CHECKING:
+    from regard.swap.records import Comparison
+
+
+def swap(
+    model: Annotated[str, typer.Argument(help="Directory or hub name of a causal language model; - for the embedded.")],
+    mechanisms: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="MECHANISM ...",
+            help="Text forms such as 'window(256) | sinks(4)', or plans such as '0,1: causal; *: window(256)'.",
+        ),
+    ] = None,
+    text: Annotated[Path | None, typer.Option(help="File of text to predict.")] = None,
+    layers: Annotated[str | None, typer.Option(help="Layers to change, such as 0,3-5. Default: all.")] = None,
+    heads: Annotated[str | None, typer.Option(help="Heads to change, such as 0,3-5. Default: all.")] = None,
+    context: Annotated[int | None, typer.Option(help="Tokens in a row. Default: as many as fit, up to 1024.")] = None,
+    blocks: Annotated[int | None, typer.Option(help="Rows of tokens to predict at most.")] = 16,
+    backend: Annotated[str, typer.Option(help="What computes it: model, native, strips …")] = "model",
+    out: Annotated[list[Path] | None, typer.Option(help="File to write: html, png, svg, json. Repeatable.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print all numbers as JSON.")] = False,
+) -> None:
+    """Put another attention into a model you have, and say what it costs.
+
+    The model's own attention and each MECHANISM side by side: bits per token, how far its predictions are from the
+    model's own, the pairs it reads, its speed, its memory and its cache.
+    """
+    from transformers.utils import logging
+
+    from regard.swap.compare import compare
+    from regard.swap.report import lines
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    files = [writable(path, (".html", ".png", ".svg", ".json")) for path in out or ()]
+    comparison = compare(
+        None if model == "-" else model,
+        mechanisms or [],
+        _text_of(text),
+        layers=numbers_in(layers, "--layers"),
+        heads=numbers_in(heads, "--heads"),
+        context=context,
+        blocks=blocks,
+        backend=backend,
+        report=progress,
+    )
+    for path in files:
+        _write(path, comparison)
+        print(f"wrote {path}", file=sys.stderr)
+    print(as_text(comparison.json()) if as_json else "\n".join(lines(comparison)))
+
+
+def _text_of(path: Path | None) -> str:
+    from regard.cli.reading import read_input
+
+    if path is None:
+        raise UserError("a comparison predicts a text; give --text FILE")
+    return str(read_input(f"@{path}"))
+
+
+def _write(path: Path, comparison: Comparison) -> None:
+    from regard.seeing.trace import write_whole
+    from regard.swap.page import html
+    from regard.swap.plot import picture
+
+    kind = path.suffix.lower()
+    if kind == ".json":
+        write_whole(path, as_text(comparison.json()))
+    elif kind == ".html":
+        write_whole(path, html(comparison))
+    else:
+        write_whole(path, picture(comparison, kind[1:]))

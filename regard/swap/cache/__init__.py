@@ -1,0 +1,1 @@
+"""Caches whose key-value heads keep what a policy says, each in pages of its own."""
