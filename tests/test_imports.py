@@ -63,6 +63,7 @@ ARROWS = {
     "regard.swap": RUN | SEEING | {"regard.hf", "regard.resident", "regard.swap"},
     "regard.view": MECHANISM | {"regard.statistic", "regard.seeing", "regard.view"},
     "regard.seq2seq": RUN | SEEING | {"regard.nn", "regard.hf", "regard.seq2seq"},
+    "regard.tasks": RUN | SEEING | {"regard.hf", "regard.seq2seq", "regard.tasks"},
     "regard.serve": {"regard.errors", "regard.serve"},
     "regard.serve.pages": RUN | {"regard.serve.pool", "regard.serve.scheduler"},
     "regard.serve.linear": RUN,
@@ -77,11 +78,20 @@ ARROWS = {
 # Who may import what from outside, at module level or inside a function; everyone else has the standard library.
 OUTSIDE = {
     "torch": {"regard"},
-    "transformers": {"regard.hf", "regard.seq2seq", "regard.serve.runner", "regard.bench", "regard.cli", "regard.swap"},
+    "transformers": {
+        "regard.hf",
+        "regard.seq2seq",
+        "regard.tasks",
+        "regard.swap",
+        "regard.serve.runner",
+        "regard.bench",
+        "regard.cli",
+    },
     "huggingface_hub": {"regard.hf", "regard.cli"},
     "safetensors": {"regard.seeing.files", "regard.hf", "regard.seq2seq", "regard.swap"},
     "numpy": {"regard.hf", "regard.view", "regard.explain", "regard.bench", "regard.cli"},
-    "PIL": {"regard.hf", "regard.view", "regard.explain", "regard.bench", "regard.cli"},
+    "jiwer": {"regard.tasks"},
+    "PIL": {"regard.hf", "regard.tasks", "regard.view", "regard.explain", "regard.bench", "regard.cli"},
     "matplotlib": {"regard.view", "regard.explain", "regard.bench", "regard.swap"},
     "rich": {"regard.view", "regard.explain", "regard.bench", "regard.cli", "regard.seq2seq"},
     "typer": {"regard.cli"},
@@ -90,14 +100,25 @@ OUTSIDE = {
     "prometheus_client": {"regard.serve.metrics"},
     "llguidance": {"regard.serve.grammar"},
     "pandas": {"regard.view"},
-    "tokenizers": {"regard.seq2seq"},
+    "tokenizers": {"regard.seq2seq", "regard.tasks"},
     "accelerate": {"regard.seq2seq"},
     "sacrebleu": {"regard.seq2seq"},
     "psutil": {"regard.bench"},
     "triton": {"regard.run.triton"},
 }
 # never at module level
-LAZY = {"matplotlib", "rich", "pandas", "PIL", "triton", "psutil", "uvicorn", "prometheus_client", "llguidance"}
+LAZY = {
+    "matplotlib",
+    "rich",
+    "pandas",
+    "PIL",
+    "triton",
+    "psutil",
+    "uvicorn",
+    "prometheus_client",
+    "llguidance",
+    "jiwer",
+}
 KERNELS = (
     "regard.run.triton.kernels"  # but here: kernels are compiled where they are defined, so nobody loads these early
 )

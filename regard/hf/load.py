@@ -9,7 +9,6 @@ from typing import Any
 
 import transformers as tf
 from safetensors import SafetensorError
-from transformers.models.auto.modeling_auto import MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING
 
 from regard.hf.errors import Unsupported
 
@@ -102,8 +101,10 @@ def _class_of(config: tf.PreTrainedConfig) -> Any:
         found = getattr(tf, name, None)
         if isinstance(found, type) and issubclass(found, tf.PreTrainedModel):
             return found
-    if type(config) in MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING:
-        return tf.AutoModelForSeq2SeqLM  # a type that was registered, not one of transformers' own
+    # a type that was registered, not one of transformers' own
+    for auto in (tf.AutoModelForSeq2SeqLM, tf.AutoModelForSequenceClassification):
+        if type(config) in auto._model_mapping._extra_content:
+            return auto
     return tf.AutoModel
 
 

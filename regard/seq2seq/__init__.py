@@ -6,6 +6,7 @@ The parts are imported from their own modules, each when it is needed; importing
 from __future__ import annotations
 
 import json
+from importlib import import_module
 from pathlib import Path
 
 
@@ -18,6 +19,5 @@ def make_known(where: str | Path | None) -> None:
     except (OSError, ValueError, AttributeError):
         return  # whoever loads it says what is wrong
     if str(kind).startswith("regard_"):
-        from regard.seq2seq.directory import register
-
-        register()
+        for module in ("regard.seq2seq.directory", "regard.tasks.known"):
+            import_module(module).register()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -25,13 +26,27 @@ class Examples:
         """Tokens that this pair takes in a batch: its longer side."""
         return max(len(self.source[row]), len(self.target[row]))
 
+    def order(self, row: int) -> tuple[int, ...]:
+        """By what pairs of a batch are alike."""
+        return self.length(row), len(self.source[row])
 
-def epoch_batches(examples: Examples, tokens: int, seed: int, epoch: int) -> list[Rows]:
+
+class Sized(Protocol):
+    """Examples that are put into batches: how many there are, what each takes, by what they are alike."""
+
+    def __len__(self) -> int: ...
+
+    def length(self, row: int) -> int: ...
+
+    def order(self, row: int) -> tuple[int, ...]: ...
+
+
+def epoch_batches(examples: Sized, tokens: int, seed: int, epoch: int) -> list[Rows]:
     """Every example once, shuffled, each batch of similar lengths with at most `tokens` padded tokens a side."""
     generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
     order = torch.randperm(len(examples), generator=generator).tolist()
     # equal lengths stay in the shuffled order, so batches differ from epoch to epoch
-    order.sort(key=lambda row: (examples.length(row), len(examples.source[row])))
+    order.sort(key=examples.order)
     batches = by_tokens(order, examples.length, tokens)
     return [batches[i] for i in torch.randperm(len(batches), generator=generator).tolist()]
 

@@ -68,6 +68,10 @@ class Recipe:
     def __post_init__(self) -> None:
         if self.preset not in PRESETS:
             raise UserError(f"a preset is one of {', '.join(PRESETS)}, not {self.preset!r}")
+        self.check_numbers()
+
+    def check_numbers(self) -> None:
+        """Raise UserError for a number that no training can have."""
         for name in ("width", "heads", "vocabulary", "tokens", "warmup", "patience", "epochs", "limit"):
             if getattr(self, name) < 1:
                 raise UserError(f"{name} is at least 1, got {getattr(self, name)}")

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from regard.errors import UserError
 from regard.seq2seq import checkpoint
-from regard.seq2seq.batches import Examples, epoch_batches
+from regard.seq2seq.batches import Examples, Sized, epoch_batches
 from regard.seq2seq.checkpoint import Counters
 from regard.seq2seq.objective import Batch, Objective, batch_of
 from regard.seq2seq.recipe import Recipe
@@ -33,14 +33,17 @@ class Told(Protocol):
 @dataclass(frozen=True, eq=False)
 class Task:
     """What is trained, and how good it is. evaluate: the model with the weights to keep -> scores, "score" among
-    them, higher is better; keep: write the model that scored best so far."""
+    them, higher is better; keep: write the model that scored best so far. batch: the tensors of some examples, by
+    default of pairs of texts; loss: the module that makes a batch's summed loss, by default `Objective`."""
 
     model: Any
-    examples: Examples
+    examples: Sized
     pad: int
     causal: bool
     evaluate: Callable[[Any], dict[str, float]]
     keep: Callable[[Any, Counters], None]
+    batch: Callable[[list[int]], Batch] | None = None
+    loss: Callable[[Any], torch.nn.Module] | None = None
 
 
 def train(task: Task, recipe: Recipe, folder: Path, told: Told, minutes: float | None, steps: int | None) -> Counters:
@@ -63,7 +66,8 @@ class _Training:
         self.average = [weight.detach().clone() for weight in self.weights] if recipe.average else []
         self.counters = Counters()
         self._go_on()
-        self.objective = accelerator.prepare(Objective(self.model, recipe.smoothing))
+        made = Objective(self.model, recipe.smoothing) if task.loss is None else task.loss(self.model)
+        self.objective = accelerator.prepare(made)
 
     def _go_on(self) -> None:
         found = checkpoint.load(self.folder)
@@ -137,7 +141,12 @@ class _Training:
         self.told.step(counters, value, labels, self._seconds_left(steps))
 
     def _batch(self, rows: list[int]) -> Batch:
-        made = batch_of(self.task.examples, rows, self.task.pad, self.task.causal)
+        task = self.task
+        if task.batch is not None:
+            made = task.batch(rows)
+        else:
+            assert isinstance(task.examples, Examples)
+            made = batch_of(task.examples, rows, task.pad, task.causal)
         return {name: tensor.to(self.accelerator.device) for name, tensor in made.items()}
 
     @torch.no_grad()

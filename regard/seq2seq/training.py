@@ -17,6 +17,8 @@ from regard.seq2seq.progress import told
 from regard.seq2seq.recipe import Recipe
 from regard.seq2seq.train import Task, train
 
+Build = Callable[[Recipe, Path, Sequence[Path], Sequence[Path]], tuple[Task, list[str]]]
+
 
 def run(
     recipe: Recipe,
@@ -26,8 +28,12 @@ def run(
     minutes: float | None = None,
     steps: int | None = None,
     note: Callable[[str], None] = print,
+    build: Build | None = None,
 ) -> dict[str, Any]:
-    """Train, or go on training, the model of a folder; where it stands afterwards, as plain JSON."""
+    """Train, or go on training, the model of a folder; where it stands afterwards, as plain JSON.
+
+    build: what is trained, by default a translator or a language model.
+    """
     if minutes is not None and minutes <= 0:
         raise UserError(f"--minutes is above 0, got {minutes:g}")
     try:
@@ -37,7 +43,7 @@ def run(
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     warnings.filterwarnings("ignore", module="accelerate|torch")
-    task, notes = _task(recipe, folder, text, valid)
+    task, notes = (build or _task)(recipe, folder, text, valid)
     for line in notes:
         note(line)
     teller = told()
@@ -51,7 +57,7 @@ def run(
         "parameters": sum(parameter.numel() for parameter in task.model.parameters()),
         "steps": counters.step,
         "epochs": counters.epoch,
-        "best": None if counters.best == float("-inf") else round(counters.best, 2),
+        "best": None if counters.best == float("-inf") else round(counters.best, 4),
         "last": last,
         "minutes": round(counters.wall_seconds / 60, 2),
         "core_minutes": round(counters.cpu_seconds / 60, 2),

@@ -1,0 +1,1 @@
+"""Data for the tasks' trainings, generated or laid out from real sets."""
