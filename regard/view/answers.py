@@ -26,6 +26,7 @@ from regard.view.served import head_scene, served_scene
 LINKS = 12
 STEPS = 3
 MOST_DIGITS = 9
+MOST_HIDDEN = 64
 
 
 class Refused(UserError):
@@ -159,6 +160,36 @@ def _allowed(seen: Pyramid, layer: Layer, head: int, batch: int, rows: slice, ke
     return torch.ones(rows.stop - rows.start, keys.stop - keys.start)
 
 
+def _mass(seen: Pyramid, place: int, head: int, batch: int, fields: Fields) -> bytes:
+    """layer, head, hide (the first so many positions), special (1 for special tokens too): {slots} of these keys.
+
+    Numbers: the share of each row that they hold.
+    """
+    layer = seen.trace.layers[place]
+    axis = seen.trace.axes[layer.key_axis].axis
+    hidden = axis.positions[batch] < fields.number("hide", axis.length + 1, "0")
+    if fields.one_of("special", ("0", "1"), "0") == "1" and axis.special is not None:
+        hidden |= axis.special[batch]
+    slots = [int(slot) for slot in (hidden & axis.valid[batch]).nonzero()[:, 0]]
+    if len(slots) > MOST_HIDDEN:
+        raise Refused(f"at most {MOST_HIDDEN} keys can be hidden, and these are {len(slots)}")
+    mass = torch.zeros(seen.sizes(layer)[0])
+    for begin, end in _runs(slots):
+        mass += seen.trace.weights(layer, head, slice(None), slice(begin, end), batch=batch).sum(-1).cpu()
+    return packed({"slots": slots}, mass)
+
+
+def _runs(slots: Sequence[int]) -> list[tuple[int, int]]:
+    """Slots beside each other as [begin, end)."""
+    runs: list[tuple[int, int]] = []
+    for slot in slots:
+        if runs and runs[-1][1] == slot:
+            runs[-1] = (runs[-1][0], slot + 1)
+        else:
+            runs.append((slot, slot + 1))
+    return runs
+
+
 def _head(seen: Pyramid, place: int, head: int, batch: int, fields: Fields) -> bytes:
     """layer, head: its tracks, bins and overview."""
     return packed(head_scene(seen.trace, place, head, batch))
@@ -183,4 +214,5 @@ QUESTIONS: dict[str, Question] = {
     "column": _column,
     "head": _head,
     "step": _step,
+    "mass": _mass,
 }

@@ -1,22 +1,45 @@
 // What the heat map paints: the values of a head with hidden keys taken out, and their colours.
 
-import { table, transform } from "./colour.js";
+import { ground, isDark, table, transform } from "./colour.js";
 import { state } from "./state.js";
 
-// {map, values, hidden (per key cell), mass (hidden mass per row cell), scale}; null where there is no map.
+// {map, values, hidden (per key cell), mass (hidden mass per row cell), scale}; null where there is no map. For tiles:
+// hides(slot, count) whether keys are hidden, slotMass what they hold of each row, ground, and paint, which names how
+// cells are painted.
 export function cellsOf(picture, layer = state.layer, head = state.head) {
   const signed = picture.scene.signed;
   const map = picture.map(layer, head, state.which);
   if (!map || !map.rows || !map.keys) return null;
-  const hidden = hiddenKeys(picture, map, layer);
-  const mass = hidden ? hiddenMass(picture, map, hidden, layer, head) : null;
+  const apart = picture.deep ? hiddenApart(picture, layer, head) : null;
+  const hidden = picture.deep ? apart && apart.cells(map) : hiddenKeys(picture, map, layer);
+  const mass = !hidden ? null : apart ? apart.mass(map) : hiddenMass(picture, map, hidden, layer, head);
   const values = hidden ? without(map, hidden, mass) : map.values;
   const largest = values.reduce((most, v) => Math.max(most, Math.abs(v)), 0);
   const top = largest > 1.0001 ? largest : 1;
   const keys = picture.axis(layer, "key").length;
   const scale = transform(picture.suffix && state.scale === "lift" ? "log" : state.scale, { top, keys, signed, edge: largest || 1 });
-  return { map, values, hidden, mass, scale };
+  const paint = `${state.scale} ${isDark()} ${top} ${apart ? `${state.hide} ${state.special}` : ""}`;
+  return { map, values, hidden, mass, scale, hides: apart && apart.hides, slotMass: apart && apart.slotMass, ground: ground(), paint };
 }
+
+// Hidden keys of a Trace that answers: their exact mass of every row comes from its source. A pooled cell that holds a
+// hidden key is hidden whole. null while nothing is hidden, or not yet known.
+function hiddenApart(picture, layer, head) {
+  if (!state.hide && !state.special) return null;
+  const known = picture.mass(layer, head, state.hide, state.special);
+  if (!known) return null;
+  const slots = new Set(known.slots), slotMass = known.numbers;
+  const hides = (slot, count) => known.slots.some((each) => each >= slot && each < slot + count);
+  const cells = (map) => {
+    const hidden = new Uint8Array(map.keys);
+    for (const slot of slots) hidden[Math.floor(slot / map.cell[1])] = 1;
+    return hidden;
+  };
+  const mass = (map) => Float32Array.from({ length: map.rows }, (_, row) => mean(slotMass.subarray(row * map.cell[0], (row + 1) * map.cell[0])));
+  return { hides, slotMass, cells, mass };
+}
+
+const mean = (values) => values.reduce((total, value) => total + value, 0) / Math.max(1, values.length);
 
 // Which key cells hold only tokens to hide; null if none.
 function hiddenKeys(picture, map, layer) {

@@ -15,6 +15,12 @@ export const isDark = () => document.documentElement.dataset.theme === "dark";
 
 export const table = (kind) => tables[`${kind} ${isDark() ? "dark" : "light"}`];
 
+// What lies under cells that a query may not see, as red, green, blue, alpha.
+export function ground() {
+  const hex = getComputedStyle(document.documentElement).getPropertyValue("--sunk").trim();
+  return [1, 3, 5].map((at) => parseInt(hex.slice(at, at + 2), 16)).concat(255);
+}
+
 export function css(kind, place) {
   const [r, g, b] = rgb(kind, place);
   return `rgb(${r} ${g} ${b})`;

@@ -18,9 +18,10 @@ export function layoutOf(picture, cells, width, context) {
   const bar = cells.mass ? 26 : 0;
   const side = narrow ? 64 : 84, bottom = 52;
   const left = widest("query", narrow ? 56 : 96) + bar, top = widest("key", narrow ? 56 : 84);
+  const [rows, keys] = ["query", "key"].map((axis) => picture.axis(state.layer, axis).length);
   const room = Math.max(80, width - left - side);
-  const across = Math.min(room, cells.map.keys * LARGEST_CELL);
-  const ratio = Math.min(1.12, Math.max(0.3, cells.map.rows / cells.map.keys));
-  const down = Math.min(across * ratio, cells.map.rows * LARGEST_CELL);
+  const across = Math.min(room, keys * LARGEST_CELL);
+  const ratio = Math.min(1.12, Math.max(0.3, rows / keys));
+  const down = Math.min(across * ratio, rows * LARGEST_CELL);
   return { width, height: top + down + bottom, left, top, across, down, bar, side, bottom, font };
 }

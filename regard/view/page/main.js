@@ -6,12 +6,15 @@ import { drawThumbnails } from "./compare.js";
 import { drawLines, hintLines } from "./lines.js";
 import { byId, choice, make } from "./dom.js";
 import { drawHeads, drawLinks, drawStatistics, markHead } from "./heads.js";
-import { current, drawMap, fit, isZoomed, pan, redraw, reveal, slotsAt, zoom } from "./map.js";
+import { busy, tokensOf } from "./deep.js";
+import { current, drawMap, fit, pan, redraw, redrawSoon, reveal, slotsAt, zoom } from "./map.js";
 import { drawReadout } from "./mapwords.js";
 import { Picture } from "./picture.js";
 import { drawHead, drawRow } from "./row.js";
 import { fromAddress, onChange, set, shownKey, shownRow, state } from "./state.js";
 import { colourStrips, drawStrips, stripsFit } from "./strip.js";
+import { fromText, isZoomed } from "./view.js";
+import { onArrival } from "./wanted.js";
 import { plural } from "./words.js";
 
 let pictures = [];
@@ -33,7 +36,11 @@ async function start() {
   listen();
   if (!scenes[0].layers.length) return notice("No attention layer was seen.");
   onChange(update);
+  onArrival(arrived);
   drawAll();
+  fromText(state.at);
+  redraw();
+  drawTraces(scenes[0].served);
   document.body.dataset.ready = "true";
 }
 
@@ -86,6 +93,16 @@ function drawShape() {
   if (!lines) redraw();
 }
 
+// Which Trace is looked at, where several are open.
+function drawTraces(served) {
+  const holder = byId("traces");
+  holder.hidden = !(served && pictures[0].source.to && served.names.length > 1);
+  if (holder.hidden) return;
+  const options = served.names.map((name, which) => make("option", { value: which, text: name, selected: which === served.trace }));
+  const select = make("select", { "aria-label": "Open traces", onchange: (event) => (location.href = pictures[0].source.to(event.target.value)) }, ...options);
+  holder.replaceChildren(select);
+}
+
 const drawViews = () => choice(byId("views"), names.map((name, view) => [view, name, name]), state.view, (view) => set({ view }));
 
 function notice(text) {
@@ -107,6 +124,19 @@ function drawAll(keepView = false) {
   drawThumbnails(pictures, names);
 }
 
+// Something that was asked for came.
+function arrived(what) {
+  if (what === "head" || what === "mass") {
+    drawMap(picture(), true);
+    if (state.grid === "maps") drawHeads(picture());
+    drawHead(picture());
+    drawThumbnails(pictures, names);
+  }
+  colourStrips(picture());
+  drawRow(picture());
+  drawReadout(pictures, names);
+}
+
 function update(changed) {
   const any = (...names) => names.some((name) => changed.has(name));
   if (changed.has("view")) {
@@ -121,7 +151,7 @@ function update(changed) {
   else if (any("row", "hoverRow", "key", "hoverKey")) hintLines();
   if (any("layer", "head")) drawHead(picture());
   if (any("row", "key") && !any("layer", "head")) reveal(state.row, state.key);
-  else if (any("statistic", "hoverRow", "hoverKey", "row", "key")) redraw();
+  else if (any("statistic", "hoverRow", "hoverKey", "row", "key")) redrawSoon();
   if (any("row", "layer")) markAnswer();
   if (!stripsFit(picture())) drawStrips(picture());
   else if (any("layer", "head", "of", "row", "key", "hoverRow", "hoverKey", "scale")) colourStrips(picture());
@@ -144,7 +174,11 @@ function listen() {
     if (pictures.length) drawAll(true);
   });
   document.addEventListener("keydown", (event) => event.key === "Escape" && set({ row: null, key: null, hoverRow: null, hoverKey: null }));
-  window.addEventListener("hashchange", () => set(checked(fromAddress())));
+  window.addEventListener("hashchange", () => {
+    set(checked(fromAddress()));
+    fromText(state.at);
+    redraw();
+  });
   new ResizeObserver(() => requestAnimationFrame(redraw)).observe(byId("frame"));
   listenToMap(byId("canvas"));
 }
@@ -198,7 +232,7 @@ function onMapKey(event) {
 }
 
 // The page in numbers, for whoever inspects it.
-window.regard = { state, current, picture };
+window.regard = { state, current, picture, busy, tokensOf };
 
 start().catch((error) => {
   notice(`This page could not be drawn: ${error.message}`);

@@ -1,6 +1,7 @@
 // The words around the heat map: its title, what a cell is, what is hidden, and the number under the pointer.
 
 import { byId, choice, make } from "./dom.js";
+import { failed } from "./deep.js";
 import { drawLegend, swatch } from "./legend.js";
 import { set, shownKey, shownRow, state } from "./state.js";
 import { about, tag } from "./words.js";
@@ -20,8 +21,8 @@ export function drawMapWords(picture, cells) {
   const notes = [make("span", { text: cells.scale.said }), swatch("not visible to the query")];
   if (cells.hidden) notes.push(swatch("hidden", "hatched"));
   drawLegend(legend, cells.scale, ...notes);
-  byId("map-said").textContent = said(scene, cells);
-  byId("canvas").setAttribute("aria-label", `Heat map of head ${picture.headName(state.layer, state.head)}: ${cells.map.rows} by ${cells.map.keys} cells`);
+  byId("map-said").textContent = picture.deep ? saidDeep(cells) : said(scene, cells);
+  byId("canvas").setAttribute("aria-label", `Heat map of head ${picture.headName(state.layer, state.head)}: ${["query", "key"].map((side) => picture.axis(state.layer, side).length).join(" by ")} tokens`);
 }
 
 function drawControls(picture, cells) {
@@ -37,7 +38,7 @@ function drawControls(picture, cells) {
   byId("hide").parentElement.hidden = !plain;
   byId("hide").value = state.hide;
   byId("hide").max = picture.axis(state.layer, "key").length;
-  byId("hide").step = cells ? cells.map.cell[1] : 1;
+  byId("hide").step = cells && !picture.deep ? cells.map.cell[1] : 1;
   byId("special").checked = state.special;
   byId("special-label").hidden = !plain || !picture.axis(state.layer, "key").special.length;
 }
@@ -50,6 +51,16 @@ function said(scene, { map, hidden, mass }) {
     const mean = mass.reduce((a, b) => a + b, 0) / mass.length;
     sentences.push(`Hidden keys hold ${about(mean, false)} of a row on average (bar at the left); the others are renormalised${map.exact ? "" : " band by band"}.`);
   } else if (state.hide || state.special) sentences.push(`Nothing is hidden: only whole cells of ${map.cell[1]} keys can be.`);
+  return sentences.join(" ");
+}
+
+function saidDeep({ hidden, mass }) {
+  const sentences = [`Queries run down, keys across. Far out a cell pools many pairs: shown is ${state.which === "max" ? "the largest" : "the mean over visible ones"}. Zoom in until a cell is one pair: it is exact.`];
+  if (failed()) sentences.push(`Not all tiles came: ${failed()}.`);
+  if (hidden) {
+    const mean = mass.reduce((a, b) => a + b, 0) / mass.length;
+    sentences.push(`Hidden keys hold ${about(mean, false)} of a row on average (bar at the left); the others are renormalised, pooled cells by the mean over their rows.`);
+  } else if (state.hide || state.special) sentences.push("The mass of the keys to hide is being asked for.");
   return sentences.join(" ");
 }
 

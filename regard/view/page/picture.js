@@ -1,6 +1,12 @@
-// One scene with its arrays at hand. Layers are named by their place, rows and keys by their slot.
+// One scene with its arrays at hand, and what its source adds while it is looked at. Layers are named by their place,
+// rows and keys by their slot.
 
 import { inflated, part, whole } from "./arrays.js";
+import { cellAt, exactAt } from "./deep.js";
+import { sourceOf } from "./source.js";
+import { Asked } from "./wanted.js";
+
+const MOST_LINKS = 16;
 
 export class Picture {
   static async of(scene) {
@@ -14,6 +20,9 @@ export class Picture {
     this.oneStack = new Set(scene.layers.map((layer) => `${layer.stack} ${layer.kind}`)).size <= 1;
     this.kept = new Map();
     this.suffix = ""; // ":norm" shows what is weighed by value norms instead of plain weights
+    this.source = sourceOf(scene.served);
+    this.deep = Boolean(this.source && scene.served.deep);
+    this.asked = new Asked(this.source);
   }
 
   // Whether maps of another weighting are there, such as "norm".
@@ -55,15 +64,27 @@ export class Picture {
     return numbers ? numbers[this.layer(place).heads.indexOf(head)] : null;
   }
 
+  // ---- what a head brings ----------------------------------------------------------------------------------------
+
+  // The layer's rows, keys, bins, tops and maps that hold this head, from the scene or from what its source gave.
+  parts(place, head) {
+    return (this.deep && this.asked.head(this.scene.batch, place, head)) || this.layer(place);
+  }
+
+  #part(reference, place, head) {
+    const parts = this.parts(place, head);
+    return part(parts.buffers || this.buffers, reference, parts.heads.indexOf(head));
+  }
+
   // Numbers along the query axis ("rows") or key axis ("keys"), means over bands of `band` tokens; null if undefined.
   track(kind, label, place, head) {
-    const about = this.layer(place)[kind][label];
+    const about = this.parts(place, head)[kind][label];
     if (!about) return null;
     return { values: this.#part(about.values, place, head), band: about.band };
   }
 
   bins(place, head) {
-    const reference = this.layer(place).bins.distances;
+    const reference = this.parts(place, head).bins.distances;
     return reference ? this.#part(reference, place, head) : null;
   }
 
@@ -78,13 +99,13 @@ export class Picture {
 
   // {values, count, rows, keys, cell, exact, allowed}: allowed is how many keys a row of each row cell may see.
   map(place, head, which) {
-    const about = this.layer(place).maps[`overview${this.suffix}`];
+    const parts = this.parts(place, head), about = parts.maps[`overview${this.suffix}`];
     if (!about) return null;
-    return this.#once(`map${this.suffix} ${place} ${head} ${which}`, () => {
+    return this.#once(`map${this.suffix} ${place} ${head} ${which} ${about.mean.shape}`, () => {
       const [, rows, keys] = about.mean.shape;
       const values = this.#part(about[which], place, head);
-      const at = Math.min(this.layer(place).heads.indexOf(head), about.count.shape[0] - 1);
-      const count = part(this.buffers, about.count, at);
+      const at = Math.min(parts.heads.indexOf(head), about.count.shape[0] - 1);
+      const count = part(parts.buffers || this.buffers, about.count, at);
       const valid = this.#validRows(place, about.cell[0], rows);
       const allowed = Float32Array.from({ length: rows }, (_, row) => {
         let total = 0;
@@ -103,10 +124,36 @@ export class Picture {
     return valid;
   }
 
+  // ---- rows, columns and pairs -----------------------------------------------------------------------------------
+
+  // All weights of a row, NaN where it may not look: {weights, exact}; null where they are not at hand (yet).
+  row(place, head, row) {
+    if (this.deep && !this.suffix) {
+      const given = this.asked.row(this.scene.batch, place, head, row);
+      return given && { weights: given.numbers, exact: true, numbers: given.about.numbers };
+    }
+    const map = this.map(place, head, "max");
+    if (!map || !map.exact) return null;
+    const weights = Float32Array.from({ length: map.keys }, (_, key) => (map.count[row * map.keys + key] ? map.values[row * map.keys + key] : NaN));
+    return { weights, exact: this.scene.exact, numbers: null };
+  }
+
+  // The weights that every query gives a key, as `row`.
+  column(place, head, key) {
+    if (this.deep && !this.suffix) {
+      const given = this.asked.column(this.scene.batch, place, head, key);
+      return given && { weights: given.numbers, exact: true };
+    }
+    const map = this.map(place, head, "max");
+    if (!map || !map.exact) return null;
+    return { weights: Float32Array.from({ length: map.rows }, (_, row) => (map.count[row * map.keys + key] ? map.values[row * map.keys + key] : NaN)), exact: this.scene.exact };
+  }
+
   // The strongest links of a row (or of its band): {links: [{row, key, weight}], rest, band}; null where none are known.
   links(place, head, row) {
-    const top = this.layer(place).tops[`top${this.suffix}`];
-    if (!top) return this.#linksOfMap(place, head, row);
+    if (this.deep && !this.suffix) return this.#strongest(this.row(place, head, row), row, MOST_LINKS);
+    const top = this.parts(place, head).tops[`top${this.suffix}`];
+    if (!top) return this.#strongest(this.row(place, head, row), row, 8);
     const [, , kept] = top.weights.shape;
     const at = Math.floor(row / top.band) * kept;
     const [weights, keys, rows] = [top.weights, top.keys, top.rows].map((r) => (r ? this.#part(r, place, head) : null));
@@ -117,33 +164,44 @@ export class Picture {
     return { links, rest: top.rest ? this.#part(top.rest, place, head)[row] : null, band: top.band, exact: true };
   }
 
-  // From an exact map; for a difference, the largest changes.
-  #linksOfMap(place, head, row) {
-    const map = this.map(place, head, "max");
-    if (!map || !map.exact) return null;
+  // Of all weights of a row; for a difference, the largest changes.
+  #strongest(given, row, most) {
+    if (!given) return null;
     const links = [];
-    for (let key = 0; key < map.keys; key++) {
-      const weight = map.values[row * map.keys + key];
-      if (weight !== 0) links.push({ row, key, weight });
-    }
+    given.weights.forEach((weight, key) => weight && weight === weight && links.push({ row, key, weight }));
     links.sort((a, b) => Math.abs(b.weight) - Math.abs(a.weight) || a.key - b.key);
-    const rest = links.slice(8).reduce((total, link) => total + link.weight, 0);
-    return { links: links.slice(0, 8), rest: links.length > 8 ? rest : 0, band: 1, exact: this.scene.exact };
+    const rest = links.slice(most).reduce((total, link) => total + link.weight, 0);
+    return { links: links.slice(0, most), rest: links.length > most ? rest : 0, band: 1, exact: given.exact };
+  }
+
+  // The share of every row that hidden keys hold: {slots, numbers}; null until the source gave it.
+  mass(place, head, hide, special) {
+    const given = this.asked.mass(this.scene.batch, place, head, hide, special);
+    return given && { slots: given.about.slots, numbers: given.numbers };
   }
 
   // One weight: {value, exact, cell} where cell is the pairs it stands for; null where nothing is known.
   weight(place, head, row, key, which) {
-    const map = this.map(place, head, which);
+    if (this.deep && !this.suffix) return this.#deepWeight(place, head, row, key) || this.#ofMap(place, head, row, key, which);
     const known = this.links(place, head, row);
     const link = known && known.links.find((link) => link.row === row && link.key === key);
     if (link && !this.scene.signed) return { value: link.weight, exact: true, cell: [1, 1], seen: true };
+    return this.#ofMap(place, head, row, key, which);
+  }
+
+  #deepWeight(place, head, row, key) {
+    const given = this.asked.rowAtHand(this.scene.batch, place, head, row);
+    const value = given ? given.numbers[key] : (exactAt(this, row, key) || {}).value;
+    if (value !== undefined) return { value, exact: true, cell: [1, 1], seen: value === value };
+    const found = cellAt(this, row, key);
+    return found && { value: found.value, exact: false, cell: found.cell, seen: found.value === found.value };
+  }
+
+  #ofMap(place, head, row, key, which) {
+    const map = this.map(place, head, which);
     if (!map) return null;
     const at = Math.floor(row / map.cell[0]) * map.keys + Math.floor(key / map.cell[1]);
     return { value: map.values[at], exact: map.exact && this.scene.exact, cell: map.cell, seen: map.count[at] > 0 };
-  }
-
-  #part(reference, place, head) {
-    return part(this.buffers, reference, this.layer(place).heads.indexOf(head));
   }
 
   #once(key, compute) {

@@ -24,7 +24,7 @@ export function drawRow(picture) {
 
 function linkBars(picture, row) {
   const found = picture.links(state.layer, state.head, row);
-  if (!found) return [make("p", { class: "hint", text: "The strongest links were not watched." })];
+  if (!found) return [make("p", { class: "hint", text: missing(picture, row) })];
   const axis = picture.axis(state.layer, "key"), signed = picture.scene.signed;
   const most = Math.max(signed ? 1e-9 : 1, ...found.links.map((link) => Math.abs(link.weight)));
   const bars = found.links.flatMap((link) => bar(
@@ -37,6 +37,12 @@ function linkBars(picture, row) {
   return [make("h3", { text: title }), make("div", { class: "bars", "data-links": found.links.length }, ...bars)];
 }
 
+function missing(picture, row) {
+  if (!picture.deep) return "The strongest links were not watched.";
+  const { batch } = picture.scene;
+  return picture.asked.why("row", { batch, layer: state.layer, head: state.head, row }) || "The row's weights are being computed …";
+}
+
 function bar(who, share, value, kind = "", title = null) {
   const fill = make("div", { class: `fill ${kind}` });
   fill.style.width = `${100 * share}%`;
@@ -44,12 +50,13 @@ function bar(who, share, value, kind = "", title = null) {
 }
 
 function rowNumbers(picture, row) {
-  const exact = picture.scene.exact, lines = [];
+  const exact = picture.scene.exact, lines = [], given = picture.deep ? picture.row(state.layer, state.head, row) : null;
   let widest = 1;
-  for (const label of Object.keys(picture.layer(state.layer).rows)) {
+  for (const label of Object.keys(picture.parts(state.layer, state.head).rows)) {
     const track = picture.track("rows", label, state.layer, state.head), statistic = picture.statistic(label);
-    widest = Math.max(widest, track.band);
-    lines.push(make("dt", { text: statistic.title, title: statistic.formula }), make("dd", { text: about(track.values[Math.floor(row / track.band)], exact), "data-label": label }), make("dd", { class: "unit", text: statistic.unit }));
+    const its = given && label in given.numbers ? given.numbers[label] : null;
+    if (its === null) widest = Math.max(widest, track.band);
+    lines.push(make("dt", { text: statistic.title, title: statistic.formula }), make("dd", { text: about(its === null ? track.values[Math.floor(row / track.band)] : its, exact), "data-label": label }), make("dd", { class: "unit", text: statistic.unit }));
   }
   if (!lines.length) return [];
   const title = widest > 1 ? `Means over bands of ${widest} rows` : "Numbers of this row";

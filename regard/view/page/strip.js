@@ -165,9 +165,11 @@ function byRow(picture, row) {
   const found = picture.links(state.layer, state.head, row);
   const edge = map ? map.values.reduce((most, v) => Math.max(most, Math.abs(v)), 1e-9) : 1;
   const scale = transform(state.scale, { top: Math.max(1, edge), keys, signed: picture.scene.signed, edge });
-  if (map && map.exact) {
-    const value = (slot) => (map.count[row * map.keys + slot] ? map.values[row * map.keys + slot] : null);
-    return { value, scale, allowed: map.allowed[row], said: `Coloured by where “${tag(picture.axis(state.layer, "query").text[row], 30)}” looks (${scale.said}).` };
+  const given = picture.row(state.layer, state.head, row);
+  if (given) {
+    const value = (slot) => (given.weights[slot] === given.weights[slot] ? given.weights[slot] : null);
+    const allowed = given.weights.reduce((count, weight) => count + (weight === weight ? 1 : 0), 0);
+    return { value, scale, allowed, said: `Coloured by where “${tag(picture.axis(state.layer, "query").text[row], 30)}” looks (${scale.said}).` };
   }
   const links = new Map((found ? found.links : []).map((link) => [link.key, link.weight]));
   const band = found && found.band > 1 ? `rows ${Math.floor(row / found.band) * found.band} and on` : `row ${row}`;

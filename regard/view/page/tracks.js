@@ -5,11 +5,11 @@ import { number } from "./words.js";
 
 // The chosen statistic where it is one per row, else entropy, else the first there is.
 export function sideLabel(picture) {
-  const rows = Object.keys(picture.layer(state.layer).rows);
+  const rows = Object.keys(picture.parts(state.layer, state.head).rows);
   return [state.statistic, "entropy"].find((label) => rows.includes(label)) || rows[0] || null;
 }
 
-export function drawSideTrack(context, layout, view, { picture, cells }, colours) {
+export function drawSideTrack(context, layout, view, { picture }, colours) {
   const label = sideLabel(picture);
   if (!label) return;
   const track = picture.track("rows", label, state.layer, state.head);
@@ -18,13 +18,13 @@ export function drawSideTrack(context, layout, view, { picture, cells }, colours
   const most = largest(track.values);
   context.save();
   context.beginPath();
-  context.rect(begin, top - 40, room + 8, down + 44);
+  context.rect(begin, top, room + 8, down);
   context.clip();
   frame(context, begin, top, room, down, colours);
-  const perToken = down / (view.rows * cells.map.cell[0]), first = view.row * cells.map.cell[0];
-  each(track, first, view.rows * cells.map.cell[0], (value, slot) => {
+  const perToken = down / view.rows;
+  each(track, view.row, view.rows, (value, slot) => {
     const width = (Math.abs(value) / most) * room;
-    const y = top + (slot - first) * perToken, height = Math.max(0.6, track.band * perToken - gap(track.band * perToken));
+    const y = top + (slot - view.row) * perToken, height = Math.max(0.6, track.band * perToken - gap(track.band * perToken));
     context.fillStyle = picture.scene.signed && value > 0 ? colours.mark : colours.accent;
     context.globalAlpha = lit(state.row === null ? state.hoverRow : state.row, slot, track.band) ? 1 : 0.55;
     context.fillRect(begin, y, width, height);
@@ -35,8 +35,8 @@ export function drawSideTrack(context, layout, view, { picture, cells }, colours
   caption(context, layout, colours, `${picture.scene.signed ? "±" : "0…"}${number(most)}`, edge, top - 7, "right");
 }
 
-export function drawBottomTrack(context, layout, view, { picture, cells }, colours) {
-  const labels = Object.keys(picture.layer(state.layer).keys), wanted = `received${picture.suffix}`;
+export function drawBottomTrack(context, layout, view, { picture }, colours) {
+  const labels = Object.keys(picture.parts(state.layer, state.head).keys), wanted = `received${picture.suffix}`;
   const label = labels.includes(wanted) ? wanted : labels[0];
   if (!label) return;
   const track = picture.track("keys", label, state.layer, state.head);
@@ -48,10 +48,10 @@ export function drawBottomTrack(context, layout, view, { picture, cells }, colou
   context.rect(left, begin, across, room + 1);
   context.clip();
   frame(context, left, begin, across, room, colours);
-  const perToken = across / (view.keys * cells.map.cell[1]), first = view.key * cells.map.cell[1];
-  each(track, first, view.keys * cells.map.cell[1], (value, slot) => {
+  const perToken = across / view.keys;
+  each(track, view.key, view.keys, (value, slot) => {
     const height = (Math.abs(value) / most) * room;
-    const x = left + (slot - first) * perToken, width = Math.max(0.6, track.band * perToken - gap(track.band * perToken));
+    const x = left + (slot - view.key) * perToken, width = Math.max(0.6, track.band * perToken - gap(track.band * perToken));
     context.fillStyle = picture.scene.signed && value > 0 ? colours.mark : colours.accent;
     context.globalAlpha = lit(state.hoverKey === null ? state.key : state.hoverKey, slot, track.band) ? 1 : 0.55;
     context.fillRect(x, begin, width, height);
@@ -72,7 +72,7 @@ export function drawHiddenMass(context, layout, view, { cells }, colours) {
   context.clip();
   context.fillStyle = colours.soft;
   cells.mass.forEach((mass, row) => {
-    const y = top + ((row - view.row) * down) / view.rows, height = down / view.rows;
+    const y = top + ((row * cells.map.cell[0] - view.row) * down) / view.rows, height = (cells.map.cell[0] * down) / view.rows;
     context.fillRect(begin + room * (1 - mass), y, room * mass, Math.max(0.6, height - gap(height)));
   });
   context.restore();
