@@ -111,4 +111,8 @@ class _Linear(torch.autograd.Function):
         return of_x, (slope.T @ ctx.x).float(), of_bias, None
 
 
-FORMS: dict[Any, Callable[..., Tensor]] = {F.dropout: dropout, F.scaled_dot_product_attention: attention, F.linear: linear}
+FORMS: dict[Any, Callable[..., Tensor]] = {
+    F.dropout: dropout,
+    F.scaled_dot_product_attention: attention,
+    F.linear: linear,
+}
