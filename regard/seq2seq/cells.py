@@ -53,8 +53,8 @@ class Cell(nn.Module):
         return (h,) if self.kind == "gru" else (h, torch.zeros_like(h))
 
     def products(self) -> Products:
-        """For a loop over steps; with gradients, those of the weights are taken once for all steps."""
-        if not torch.is_grad_enabled():
+        """For a loop over steps; while training, the weights' gradients are taken once for all of them."""
+        if not unrolled.trains(self):
             return Products(self.recurrent, self.context)
         shared = unrolled.SharedLinear(self.recurrent.weight, self.recurrent.bias)
         return Products(shared, None if self.context is None else unrolled.SharedLinear(self.context.weight))
@@ -68,7 +68,7 @@ class Cell(nn.Module):
 
     def _gru(self, x: Tensor, again: Tensor, state: State) -> State:
         (h,) = state
-        if torch.is_grad_enabled():
+        if unrolled.trains(self):
             return (unrolled.gru(x, again, h),)
         width = 2 * self.hidden
         reset, update = torch.sigmoid(x[:, :width] + again[:, :width]).chunk(2, 1)

@@ -15,7 +15,7 @@ from regard.seq2seq.base import RecurrentBase
 from regard.seq2seq.cells import Cell, State
 from regard.seq2seq.config import RecurrentConfig
 from regard.seq2seq.encoder import last_states
-from regard.seq2seq.unrolled import SharedLinear
+from regard.seq2seq.unrolled import SharedLinear, trains
 
 
 @dataclass(eq=False)
@@ -123,7 +123,7 @@ class RecurrentDecoder(RecurrentBase):
         projected = self.cell.project(words).unbind(1)
         state, fed, products = progress.state, progress.fed, self.cell.products()
         attend = self._attending(progress)
-        join = SharedLinear(self.out.weight, self.out.bias) if torch.is_grad_enabled() else self.out
+        join = SharedLinear(self.out.weight, self.out.bias) if trains(self) else self.out
         states, outs = [], []
         for step, gates in enumerate(projected):
             state = self.cell.step(gates, fed, state, products)
@@ -143,7 +143,7 @@ class RecurrentDecoder(RecurrentBase):
 
     def _attending(self, progress: Progress) -> Callable[[Tensor, int], Tensor]:
         """What a loop over steps calls: a state [B,hidden] and the number of its step -> c [B,2 · hidden]."""
-        if self.attention is not None and progress.memory is not None and torch.is_grad_enabled():
+        if self.attention is not None and progress.memory is not None and trains(self):
             shared = self.attention.shared(progress.memory)
             if shared is not None:
                 return lambda state, step: shared(state)

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
@@ -104,6 +105,7 @@ class _Linear(torch.autograd.Function):
         return (y if bias is None else y.add_(bias)).view(*x.shape[:-1], -1)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *up: Tensor) -> Any:
         slope = up[0].to(ctx.weight.dtype).flatten(0, -2)
         of_x = (slope @ ctx.weight).float().view(*up[0].shape[:-1], -1)

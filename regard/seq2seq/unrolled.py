@@ -10,11 +10,18 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn.functional import linear
 
 from regard.seq2seq.narrow import product_type
 
 PARTS = ("weight", "bias")
+NEVER = float("-inf")
+
+
+def trains(module: nn.Module) -> bool:
+    """Whether a module's weights are about to learn: the quick ways are for training alone."""
+    return module.training and torch.is_grad_enabled()
 
 
 class SharedLinear:
@@ -46,6 +53,7 @@ class _OpenLinear(torch.autograd.Function):
         return weight.new_zeros(())
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *up: Tensor) -> Any:
         shared = ctx.shared
         x, slope = torch.cat(shared.inputs, -2), torch.cat(shared.slopes, -2)
@@ -62,6 +70,7 @@ class _StepLinear(torch.autograd.Function):
         return y if shared.bias is None else y.add_(shared.bias)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *up: Tensor) -> Any:
         shared, slope = ctx.shared, up[0].to(ctx.shared.kind)
         shared.inputs.append(ctx.x)
@@ -78,9 +87,11 @@ class SharedMemory:
     def __init__(self, keys: Tensor, values: Tensor, valid: Tensor | None, vector: Tensor | None) -> None:
         self.keys, self.values = keys.detach(), values.detach()
         self.vector = None if vector is None else vector.detach()
-        self.never = None if valid is None else torch.zeros(valid.shape).masked_fill_(~valid, float("-inf"))
+        self.never = (
+            None if valid is None else torch.zeros(valid.shape, device=valid.device).masked_fill_(~valid, float("-inf"))
+        )
         self.of_keys: Tensor | None = None
-        self.of_vector = torch.zeros_like(self.vector) if self.vector is not None else None
+        self.of_vector: Tensor | None = None
         self.steps: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
         self.opened = _OpenMemory.apply(self, keys, values, vector)
 
@@ -96,12 +107,13 @@ class _OpenMemory(torch.autograd.Function):
         return keys.new_zeros(())
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *up: Tensor) -> Any:
         shared = ctx.shared
         weights, slopes, scores, queries = (torch.stack(parts, 1) for parts in zip(*shared.steps))
-        shared.steps = []
         of_keys = scores.mT @ queries if shared.vector is None else shared.of_keys
-        return None, of_keys, weights.mT @ slopes, shared.of_vector
+        of_vector, shared.of_vector, shared.of_keys, shared.steps = shared.of_vector, None, None, []
+        return None, of_keys, weights.mT @ slopes, of_vector
 
 
 class _StepMemory(torch.autograd.Function):
@@ -119,6 +131,7 @@ class _StepMemory(torch.autograd.Function):
         return (weights[:, None] @ shared.values)[:, 0]
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *up: Tensor) -> Any:
         shared, (slope,) = ctx.shared, up
         query, weights, bent = ctx.saved_tensors
@@ -128,7 +141,8 @@ class _StepMemory(torch.autograd.Function):
         if bent is None:
             of_query = (score[:, None] @ shared.keys)[:, 0]
         else:
-            shared.of_vector += bent.flatten(0, 1).mT @ score.flatten()
+            of_vector = bent.flatten(0, 1).mT @ score.flatten()
+            shared.of_vector = of_vector if shared.of_vector is None else shared.of_vector.add_(of_vector)
             bent = torch.addcmul(shared.vector, bent * shared.vector, bent, value=-1).mul_(score[:, :, None])
             of_query = bent.sum(1)
             shared.of_keys = bent if shared.of_keys is None else shared.of_keys.add_(bent)
@@ -148,6 +162,7 @@ class _Gru(torch.autograd.Function):
         return torch.lerp(new, h, update)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *up: Tensor) -> Any:
         gates, new, again, h = ctx.saved_tensors
         (slope,) = up
@@ -164,12 +179,12 @@ def gru(x: Tensor, again: Tensor, h: Tensor) -> Tensor:
     return _Gru.apply(x, again, h)
 
 
-def both_directions(rnn: nn.GRU, words: Tensor, lengths: Tensor) -> Tensor:
+def both_directions(rnn: nn.RNNBase, words: Tensor, lengths: Tensor) -> Tensor:
     """A bidirectional GRU of one layer over words [B,S,E], lengths [B] -> [B,S,2·H], zeros where padding stands.
 
     The backward direction reads each row turned around within its length, so both are one loop without masks.
     """
-    number = torch.arange(words.shape[1])
+    number = torch.arange(words.shape[1], device=words.device)
     turned = torch.where(number < lengths[:, None], lengths[:, None] - 1 - number, number)
     backward = words.gather(1, turned[:, :, None].expand_as(words))
     inputs = [
