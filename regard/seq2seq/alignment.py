@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -21,6 +22,7 @@ from regard.parts.select import PredictCentre
 from regard.run import compose
 from regard.run.compose import resolved
 from regard.seq2seq.config import RecurrentConfig
+from regard.seq2seq.unrolled import SharedLinear, SharedMemory
 
 NETWORKS = ("additive", "concat")
 
@@ -129,6 +131,19 @@ class AlignmentAttention(nn.Module):
         # While training, steps are few rows each: the dense form, whose graph torch keeps, beats walking them twice.
         backend = "reference" if torch.is_grad_enabled() and query.requires_grad else "auto"
         return compose.attend(made, x, backend)[:, 0]
+
+    def shared(self, memory: Memory) -> Callable[[Tensor], Tensor] | None:
+        """The same for a training's loop over steps, its gradients taken once: a state [B,hidden] -> c [B,2 · hidden].
+
+        None where a mechanism or a window surrounds the score.
+        """
+        if self.config.mechanism != "scaled_dot" or self.config.attention.startswith("local"):
+            return None
+        attend = SharedMemory(memory.keys[:, 0], memory.values[:, 0], memory.valid, self.score)
+        if self.query is None:
+            return attend
+        project = SharedLinear(self.query.weight)
+        return lambda state: attend(project(state))
 
     def show(self, queries: Tensor, memory: Memory, first: int) -> None:
         """Let whoever watches read these steps: queries [B,T,hidden] as they attended."""

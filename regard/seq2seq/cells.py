@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import linear
+
+from regard.seq2seq import unrolled
 
 State = tuple[Tensor, ...]
 """(h,) of a GRU, (h, c) of an LSTM; each [B,H]."""
+
+
+@dataclass(frozen=True)
+class Products:
+    """A cell's two products at each step: of the state, and of the context where there is one."""
+
+    recurrent: Callable[[Tensor], Tensor]
+    context: Callable[[Tensor], Tensor] | None
 
 
 class Cell(nn.Module):
@@ -40,22 +52,31 @@ class Cell(nn.Module):
         """The state that begins with h; an LSTM's memory begins with zeros."""
         return (h,) if self.kind == "gru" else (h, torch.zeros_like(h))
 
-    def step(self, projected: Tensor, context: Tensor | None, state: State) -> State:
-        """The next state. projected: [B,gates · H] of `project`; context [B,context_width]."""
-        if context is not None and self.context is not None:
-            projected = projected + linear(context, self.context.weight)
-        return (self._gru if self.kind == "gru" else self._lstm)(projected, state)
+    def products(self) -> Products:
+        """For a loop over steps; while training, the weights' gradients are taken once for all of them."""
+        if not unrolled.trains(self):
+            return Products(self.recurrent, self.context)
+        shared = unrolled.SharedLinear(self.recurrent.weight, self.recurrent.bias)
+        return Products(shared, None if self.context is None else unrolled.SharedLinear(self.context.weight))
 
-    def _gru(self, x: Tensor, state: State) -> State:
+    def step(self, projected: Tensor, context: Tensor | None, state: State, products: Products) -> State:
+        """The next state. projected: [B,gates · H] of `project`; context [B,context_width]."""
+        if context is not None and products.context is not None:
+            projected = projected + products.context(context)
+        again = products.recurrent(state[0])
+        return self._gru(projected, again, state) if self.kind == "gru" else self._lstm(projected + again, state)
+
+    def _gru(self, x: Tensor, again: Tensor, state: State) -> State:
         (h,) = state
+        if unrolled.trains(self):
+            return (unrolled.gru(x, again, h),)
         width = 2 * self.hidden
-        again = self.recurrent(h)
         reset, update = torch.sigmoid(x[:, :width] + again[:, :width]).chunk(2, 1)
         new = torch.tanh(x[:, width:] + reset * again[:, width:])
         return (new + update * (h - new),)
 
-    def _lstm(self, x: Tensor, state: State) -> State:
-        h, c = state
-        i, f, g, o = (x + self.recurrent(h)).chunk(4, 1)
+    def _lstm(self, gates: Tensor, state: State) -> State:
+        _, c = state
+        i, f, g, o = gates.chunk(4, 1)
         c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
         return torch.sigmoid(o) * torch.tanh(c), c

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
@@ -14,6 +15,7 @@ from regard.seq2seq.base import RecurrentBase
 from regard.seq2seq.cells import Cell, State
 from regard.seq2seq.config import RecurrentConfig
 from regard.seq2seq.encoder import last_states
+from regard.seq2seq.unrolled import SharedLinear, trains
 
 
 @dataclass(eq=False)
@@ -85,6 +87,7 @@ class RecurrentDecoder(RecurrentBase):
         """One step of N = sentences · beams rows whose memory is one per sentence: tokens [N] -> out [N,E]."""
         words = self.embed_tokens(tokens)
         gates, state, mechanism = self.cell.project(words), progress.state, self._mechanism()
+        products = self.cell.products()
 
         def context(h: Tensor) -> Tensor:
             rows = h.view(-1, beams, h.shape[-1])
@@ -94,22 +97,22 @@ class RecurrentDecoder(RecurrentBase):
         fed = progress.fed
         if self.bahdanau:
             seen = context(state[0])
-            state = self.cell.step(gates, seen, state)
+            state = self.cell.step(gates, seen, state, products)
             out = torch.tanh(self.out(torch.cat([state[0], seen, words], -1)))
         else:
-            state = self.cell.step(gates, fed, state)
+            state = self.cell.step(gates, fed, state, products)
             out = torch.tanh(self.out(torch.cat([context(state[0]), state[0]], -1)))
             fed = None if fed is None else out
         return out, replace(progress, state=state, fed=fed, steps=progress.steps + 1)
 
     def _bahdanau(self, words: Tensor, progress: Progress) -> tuple[Tensor, Tensor, Progress]:
         projected = self.cell.project(words).unbind(1)
-        state, mechanism = progress.state, self._mechanism()
+        state, attend, products = progress.state, self._attending(progress), self.cell.products()
         queries, contexts, states = [], [], []
         for step, gates in enumerate(projected):
             queries.append(state[0])
-            context = self._context(state[0][:, None], progress, progress.steps + step, mechanism)[:, 0]
-            state = self.cell.step(gates, context, state)
+            context = attend(state[0], progress.steps + step)
+            state = self.cell.step(gates, context, state, products)
             contexts.append(context)
             states.append(state[0])
         seen = torch.cat([torch.stack(states, 1), torch.stack(contexts, 1), words], -1)
@@ -118,21 +121,34 @@ class RecurrentDecoder(RecurrentBase):
 
     def _luong(self, words: Tensor, progress: Progress) -> tuple[Tensor, Tensor, Progress]:
         projected = self.cell.project(words).unbind(1)
-        state, fed, mechanism = progress.state, progress.fed, self._mechanism()
+        state, fed, products = progress.state, progress.fed, self.cell.products()
+        attend = self._attending(progress)
+        join = SharedLinear(self.out.weight, self.out.bias) if trains(self) else self.out
         states, outs = [], []
         for step, gates in enumerate(projected):
-            state = self.cell.step(gates, fed, state)
+            state = self.cell.step(gates, fed, state, products)
             states.append(state[0])
             if fed is not None:
-                fed = self._attended(state[0][:, None], progress, progress.steps + step, mechanism)[:, 0]
+                context = attend(state[0], progress.steps + step)
+                fed = torch.tanh(join(torch.cat([context, state[0]], -1)))
                 outs.append(fed)
         queries = torch.stack(states, 1)
-        out = torch.stack(outs, 1) if outs else self._attended(queries, progress, progress.steps, mechanism)
+        out = torch.stack(outs, 1) if outs else self._attended(queries, progress, progress.steps)
         return out, queries, replace(progress, state=state, fed=fed, steps=progress.steps + len(projected))
 
-    def _attended(self, queries: Tensor, progress: Progress, first: int, mechanism: Mechanism | None) -> Tensor:
-        """h̃ = tanh(W [c ; s]) of one step or of all at once: [B,T,hidden] -> [B,T,E]."""
-        return torch.tanh(self.out(torch.cat([self._context(queries, progress, first, mechanism), queries], -1)))
+    def _attended(self, queries: Tensor, progress: Progress, first: int) -> Tensor:
+        """h̃ = tanh(W [c ; s]) of all steps at once: [B,T,hidden] -> [B,T,E]."""
+        context = self._context(queries, progress, first, self._mechanism())
+        return torch.tanh(self.out(torch.cat([context, queries], -1)))
+
+    def _attending(self, progress: Progress) -> Callable[[Tensor, int], Tensor]:
+        """What a loop over steps calls: a state [B,hidden] and the number of its step -> c [B,2 · hidden]."""
+        if self.attention is not None and progress.memory is not None and trains(self):
+            shared = self.attention.shared(progress.memory)
+            if shared is not None:
+                return lambda state, step: shared(state)
+        mechanism = self._mechanism()
+        return lambda state, step: self._context(state[:, None], progress, step, mechanism)[:, 0]
 
     def _context(
         self, queries: Tensor, progress: Progress, first: int, mechanism: Mechanism | None, together: bool = False

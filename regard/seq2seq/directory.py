@@ -17,6 +17,8 @@ from regard.seq2seq.config import RecurrentConfig, TransformerConfig
 from regard.seq2seq.recurrent import RecurrentTranslator
 from regard.seq2seq.transformer import Transformer
 
+EMBEDDED = Path(__file__).parent.parent / "translator"  # dates and numbers, French and German to English
+
 
 def register() -> None:
     """Make regard's own model types known to transformers' Auto classes; twice does no harm."""
@@ -47,10 +49,12 @@ def keep(folder: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBas
         shutil.rmtree(beside, ignore_errors=True)
 
 
-def opened(folder: Path | str) -> Loaded:
-    """The model and tokenizer of a directory or hub name, regard's own types among them."""
-    make_known(folder)
-    return load(folder)
+def opened(folder: Path | str | None) -> Loaded:
+    """The model and tokenizer of a directory or hub name, regard's own types among them; None: the embedded
+    translator of dates and numbers."""
+    where = EMBEDDED if folder is None else folder
+    make_known(where)
+    return load(where)
 
 
 def metrics_text(metrics: dict[str, Any]) -> str:

@@ -12,6 +12,7 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from regard.seq2seq.base import RecurrentBase
 from regard.seq2seq.config import RecurrentConfig
+from regard.seq2seq.unrolled import both_directions, trains
 
 
 class RecurrentEncoder(RecurrentBase):
@@ -38,11 +39,18 @@ class RecurrentEncoder(RecurrentBase):
         words = dropout(self.embed_tokens(input_ids), self.config.dropout, self.training)
         if attention_mask is None:
             states = self.rnn(words)[0]
+        elif self._loops():
+            states = both_directions(self.rnn, words, attention_mask.sum(1).clamp(min=1))
         else:
             lengths = attention_mask.sum(1).clamp(min=1).cpu()
             packed = pack_padded_sequence(words, lengths, batch_first=True, enforce_sorted=False)
             states, _ = pad_packed_sequence(self.rnn(packed)[0], batch_first=True, total_length=input_ids.shape[1])
         return BaseModelOutput(last_hidden_state=dropout(states, self.config.dropout, self.training))
+
+    def _loops(self) -> bool:
+        """Whether a training on a processor takes the loop whose weights' gradients are taken once."""
+        plain = self.config.cell == "gru" and self.config.encoder_layers == 1
+        return plain and trains(self) and self.embed_tokens.weight.device.type == "cpu"
 
 
 def last_states(states: Tensor, attention_mask: Tensor | None) -> Tensor:

@@ -8,7 +8,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import log_softmax
 
-CELLS = 1 << 20  # logits that exist at a time: a block of rows that stays near the processor
+from regard.seq2seq.narrow import product_type
+
+CELLS = 1 << 21  # logits that exist at a time, in blocks of some hundred rows
 
 
 def smoothed_cross_entropy(
@@ -17,10 +19,9 @@ def smoothed_cross_entropy(
     """-Σ_i [(1 - ε) log p_i[target_i] + ε mean(log p_i)], p = softmax(hidden Wᵀ + b): torch's label smoothing, summed.
 
     hidden [N,E], weight [V,E], bias [V] or None, target [N] -> a number. The gradient is taken in the same walk, some
-    hundred rows at a time, so that logits [N,V] never exist; products in autocast's type, sums in float32.
+    hundred rows at a time, so that logits [N,V] never exist; products in the type that training chose, sums in float32.
     """
-    wanted = torch.get_autocast_dtype(hidden.device.type) if torch.is_autocast_enabled(hidden.device.type) else None
-    return _Loss.apply(hidden, weight, bias, target, smoothing, wanted or hidden.dtype)
+    return _Loss.apply(hidden, weight, bias, target, smoothing, product_type(hidden))
 
 
 class _Loss(torch.autograd.Function):

@@ -21,6 +21,7 @@ RECURRENT: dict[str, dict[str, Any]] = {
     "luong": LUONG,
 }
 PRESETS = (*RECURRENT, "transformer", "lm")
+HOW_LONG = ("precision", "patience", "epochs")  # may change from one call to the next
 RATES = {"transformer": 2e-3, "lm": 2e-3}
 
 
@@ -101,6 +102,8 @@ class Recipe:
         """Raise UserError where a training under way was begun with another recipe."""
         before = json.loads(kept)
         for field in fields(self):
+            if field.name in HOW_LONG:
+                continue
             was, now = before.get(field.name, field.default), getattr(self, field.name)
             if was != now:
                 raise UserError(

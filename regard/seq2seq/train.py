@@ -16,10 +16,12 @@ from regard.errors import UserError
 from regard.seq2seq import checkpoint
 from regard.seq2seq.batches import Examples, Sized, epoch_batches
 from regard.seq2seq.checkpoint import Counters
+from regard.seq2seq.narrow import Quick
 from regard.seq2seq.objective import Batch, Objective, batch_of
 from regard.seq2seq.recipe import Recipe
 
 SAVE_SECONDS = 120.0
+PRODUCTS = {"no": None, "bf16": torch.bfloat16}
 
 
 class Told(Protocol):
@@ -50,7 +52,8 @@ def train(task: Task, recipe: Recipe, folder: Path, told: Told, minutes: float |
     """Train until the recipe's end, for `minutes`, or up to `steps`; goes on where the folder's checkpoint stands."""
     from accelerate import Accelerator
 
-    accelerator = Accelerator(mixed_precision=recipe.precision, cpu=not torch.cuda.is_available())
+    here = not torch.cuda.is_available()
+    accelerator = Accelerator(mixed_precision="no" if here else recipe.precision, cpu=here)
     return _Training(task, recipe, folder, told, accelerator).run(minutes, steps)
 
 
@@ -126,7 +129,7 @@ class _Training:
         counters.step += 1
         for group in self.optimizer.param_groups:
             group["lr"] = recipe.rate_at(counters.step)
-        with self.accelerator.autocast():
+        with self.accelerator.autocast(), Quick(PRODUCTS[recipe.precision]):
             loss = self.objective(**batch) / labels
         self.accelerator.backward(loss)
         if recipe.clip:

@@ -45,13 +45,16 @@ class Translation:
 
 
 @overload
-def translate(model: Loaded | str | Path, text: str, *, beams: int = ..., **options: Any) -> str: ...
+def translate(model: Loaded | str | Path | None, text: str, *, beams: int = ..., **options: Any) -> str: ...
 @overload
-def translate(model: Loaded | str | Path, text: list[str], *, beams: int = ..., **options: Any) -> list[str]: ...
-def translate(model: Loaded | str | Path, text: str | list[str], *, beams: int = 5, **options: Any) -> str | list[str]:
+def translate(model: Loaded | str | Path | None, text: list[str], *, beams: int = ..., **options: Any) -> list[str]: ...
+def translate(
+    model: Loaded | str | Path | None, text: str | list[str], *, beams: int = 5, **options: Any
+) -> str | list[str]:
     """The translation of a sentence, or of each of several.
 
-    model: a directory, a hub name, or what `opened` gave. options: as for `translations`.
+    model: a directory, a hub name, what `opened` gave, or None for the embedded translator of dates and numbers
+    (French and German to English). options: as for `translations`.
     """
     several = [text] if isinstance(text, str) else list(text)
     found = [each.text for each in translations(model, several, Search(beams=beams), **options)]
@@ -59,7 +62,7 @@ def translate(model: Loaded | str | Path, text: str | list[str], *, beams: int =
 
 
 def translations(
-    model: Loaded | str | Path,
+    model: Loaded | str | Path | None,
     sentences: Sequence[str],
     search: Search,
     *,

@@ -10,9 +10,13 @@ import typer
 
 from regard.cli.printing import as_text, progress
 
+SAMPLES = ("mardi 3 mai 1988", "vierhundertsiebenundzwanzig", "le vingt et un juin", "neuf mille quatre-vingt-douze")
+
 
 def translate(
-    model: Annotated[str, typer.Argument(help="Directory or hub name of a translator.")],
+    model: Annotated[
+        str | None, typer.Argument(help="Directory or hub name of a translator. Default: the embedded one.")
+    ] = None,
     text: Annotated[
         str | None, typer.Argument(help="A sentence, @file or - (standard input), a sentence a line.")
     ] = None,
@@ -22,7 +26,11 @@ def translate(
     align: Annotated[bool, typer.Option("--align", help="Also which word looked at which, and as i-j.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, a line a sentence.")] = False,
 ) -> None:
-    """Translate a sentence, a file or standard input."""
+    """Translate a sentence, a file or standard input.
+
+    Without arguments: the embedded translator of dates and numbers (French and German in words to English) on some of
+    its own. A single argument with a space in it, @file or - is TEXT for the embedded translator.
+    """
     from transformers.utils import logging
 
     from regard.seq2seq.alignments import pharaoh
@@ -33,7 +41,8 @@ def translate(
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     search = Search(beams, length_penalty, longest)
-    sentences = _sentences(text)
+    model, text = _alone(model, text)
+    sentences = list(SAMPLES) if model is None and text is None else _sentences(text)
     for made in translations(model, sentences, search, align=align, note=progress):
         if as_json:
             print(as_text(made.json()))
@@ -41,6 +50,13 @@ def translate(
         print(made.text)
         if align:
             print(pharaoh(made.links()), heat_map(made), sep="\n")
+
+
+def _alone(model: str | None, text: str | None) -> tuple[str | None, str | None]:
+    """A single word is a model, unless it can only be text."""
+    if model is not None and text is None and (" " in model.strip() or model == "-" or model.startswith("@")):
+        return None, model
+    return model, text
 
 
 def _sentences(text: str | None) -> list[str]:
