@@ -26,8 +26,10 @@ def _read(paths: Sequence[Path]) -> list[tuple[Path, str, str]]:
 
 
 def side_of(rows: Rows) -> tuple[int, int]:
-    """(side, patch) that pictures like these are seen with: the first one's shorter side, in at most 8 × 8 patches of at
-    least 2 pixels a side."""
+    """(side, patch) that pictures like these are seen with: the first one's shorter side, in at most 8 × 8 patches.
+
+    A patch has at least 2 pixels a side.
+    """
     shorter = max(min(read_picture(rows[0][0], rows[0][2]).size), 2)
     patch = max(shorter // PATCHES, 2)
     return min(shorter // patch, PATCHES) * patch, patch
