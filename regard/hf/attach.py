@@ -17,8 +17,8 @@ from regard.hf.exchanged import Edit
 from regard.hf.layers import attention_modules
 from regard.hf.own_code.enter import watching
 from regard.hf.own_code.modules import is_attention, own_code
-from regard.hf.plan import Plan, plan_of
-from regard.hf.seam import Handler, handling
+from regard.hf.plan import NOTHING, Plan, plan_of
+from regard.hf.seam import Handler, handling, holder
 from regard.hf.watcher import Watcher
 from regard.protocol import Attention
 from regard.seeing.statistics import standard
@@ -65,7 +65,7 @@ def attach(
         raise Unsupported("swap_layers and swap_heads say where a mechanism goes, and none was given; give mechanism=")
     if backend not in ("model", "auto", *BACKENDS):
         raise unknown_backend(backend, "model")
-    plan = plan_of(mechanism, swap_layers, swap_heads)
+    plan = held_plan(inner) if mechanism is None else plan_of(mechanism, swap_layers, swap_heads)
     if keep is not None and (swap_heads is not None or any(rule.heads for rule in plan.rules) or edit):
         raise Unsupported(f"keep={keep!r} keeps one mechanism a layer; swap whole layers without edits, or drop keep=")
     watched = tuple(standard() if watch is None else watch)
@@ -82,7 +82,7 @@ def attach(
     named = (layer for each in edit for layer in each.named_layers)
     check_layers(watcher, (*(layers or ()), *plan.named_layers, *named))
     handler: Handler = watcher
-    if mechanism is not None or edit or backend != "model":
+    if plan.rules or edit or backend != "model":
         check_swappable(inner)
         handler = Computing(watcher, backend, plan, edit)
     with handling(inner, handler), watching(inner, watcher.own_code.sink):
@@ -113,6 +113,12 @@ def _layer_counts(config: Any) -> list[int]:
     inner = [getattr(config, name, None) for name in getattr(config, "sub_configs", {})]
     counts = [getattr(part, "num_hidden_layers", None) for part in (config, *inner)]
     return [count for count in counts if isinstance(count, int)] or [1]
+
+
+def held_plan(model: PreTrainedModel) -> Plan:
+    """What a model that was swapped for good computes; nothing for any other."""
+    held = holder(model)
+    return held.plan if isinstance(held, Computing) and held.gives_way else NOTHING
 
 
 def _check_versions() -> None:

@@ -52,6 +52,10 @@ def load(name: str | Path | None = None) -> Loaded:
         )
     if name is None:
         model.config.name_or_path = EMBEDDED
+    if getattr(config, "regard_swap", None):
+        from regard.swap.staying import restored  # a swapped model computes with what swapped it
+
+        restored(model, Path(where))
     return Loaded(model.eval(), _tokenizer(where, model), _processor(where, model))
 
 

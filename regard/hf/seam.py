@@ -9,6 +9,7 @@ made. So a model takes the same path through its own code, whether attached or n
 from __future__ import annotations
 
 import threading
+import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -73,6 +74,9 @@ class Handler(ABC):
 
     masks: Literal["own", "described", "none"] = "own"
     holding = "is already attached; leave that block first"  # what whoever else would attach the model is told
+    gives_way = (
+        False  # whether whoever else attaches the model takes its place meanwhile; it lives while the model does
+    )
 
     @abstractmethod
     def attend(self, call: AttentionCall) -> Tensor | None:
@@ -90,15 +94,23 @@ class Handler(ABC):
 @dataclass(eq=False)
 class _Attached:
     """One attached model, with its modules and configs by id. running: how many models inside one another run now,
-    and in which thread."""
+    and in which thread. answers: gives the handler, which may be kept alive by its model alone."""
 
-    handler: Handler
+    answers: Callable[[], Handler | None]
     questions: Questions
-    modules: dict[int, nn.Module]
+    modules: frozenset[int]
     configs: frozenset[int]
     running: int = 0
     thread: int = 0
     open: bool = True
+    gone: bool = False
+
+    @property
+    def handler(self) -> Handler:
+        """Who answers its calls."""
+        handler = self.answers()
+        assert handler is not None
+        return handler
 
 
 _lock = threading.RLock()
@@ -112,29 +124,46 @@ def handling(model: nn.Module, handler: Handler) -> Iterator[None]:
 
     Raises Unsupported for a model with a module that is already attached.
     """
-    modules = {id(module): module for module in model.modules()}
+    modules = {id(module): module for module in model.modules()}  # alive, so that their ids are their own
     configs = frozenset(id(module.config) for module in modules.values() if hasattr(module, "config"))
-    attached = _Attached(handler, Questions(), modules, configs)
+    answers = weakref.ref(handler) if handler.gives_way else lambda: handler
+    attached = _Attached(answers, Questions(), frozenset(modules), configs)
+    if handler.gives_way:
+        weakref.finalize(model, _leave, attached, {})
     with ExitStack() as leaving:
         with _lock:
-            held = next((_by_module[key].handler for key in modules if key in _by_module), None)
+            before = {key: _by_module[key] for key in modules if key in _by_module}
+            held = next((other.handler for other in before.values() if not other.handler.gives_way), None)
             if held is not None:
                 raise Unsupported(f"{type(model).__name__} {held.holding}")
             if not _by_module:
                 _wrap_registries()
+            for other in before.values():
+                other.open = False
             _by_module.update(dict.fromkeys(modules, attached))
-            leaving.callback(_leave, attached)
+            leaving.callback(_leave, attached, before)
         for module in modules.values():
             if isinstance(module, PreTrainedModel):
                 _hook(module, attached, leaving)
         yield
 
 
-def _leave(attached: _Attached) -> None:
+def holder(model: nn.Module) -> Handler | None:
+    """Who answers a model's calls now; None where it is not attached."""
+    held = _by_module.get(id(model))
+    return None if held is None else held.handler
+
+
+def _leave(attached: _Attached, before: dict[int, _Attached]) -> None:
+    """The modules go back to whom they were held by before, if that has not left meanwhile."""
     with _lock:
-        attached.open = False
+        attached.open, attached.gone = False, True
         for key in attached.modules:
-            _by_module.pop(key, None)
+            if _by_module.get(key) is attached:
+                del _by_module[key]
+        for key, other in before.items():
+            if not other.gone:
+                _by_module[key], other.open = other, True
         if not _by_module:
             _unwrap_registries()
 

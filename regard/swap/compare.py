@@ -48,7 +48,7 @@ def compare(
     """
     if not mechanisms:
         raise UserError("a comparison needs a mechanism to put in; give one, such as 'window(256) | sinks(4)'")
-    loaded = _loaded(model, tokenizer)
+    loaded = loaded_of(model, tokenizer)
     plans = [plan_of(each, layers, heads) for each in mechanisms]
     ids = blocks_of(loaded, text, context, blocks)
     for plan in plans:
@@ -84,7 +84,8 @@ def _rows(
     return tuple(rows)
 
 
-def _loaded(model: Any, tokenizer: Any) -> Loaded:
+def loaded_of(model: Any, tokenizer: Any) -> Loaded:
+    """A model with its tokenizer, loaded where it was named."""
     if isinstance(model, Loaded):
         return model
     if isinstance(model, tf.PreTrainedModel):

@@ -31,6 +31,10 @@ def swap(
     context: Annotated[int | None, typer.Option(help="Tokens in a row. Default: as many as fit, up to 1024.")] = None,
     blocks: Annotated[int | None, typer.Option(help="Rows of tokens to predict at most.")] = 16,
     backend: Annotated[str, typer.Option(help="What computes it: model, native, strips …")] = "model",
+    budget_loss: Annotated[
+        float | None,
+        typer.Option(help="Choose where one MECHANISM goes, for at most so many bits per token; prints a plan."),
+    ] = None,
     out: Annotated[list[Path] | None, typer.Option(help="File to write: html, png, svg, json. Repeatable.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print all numbers as JSON.")] = False,
 ) -> None:
@@ -46,10 +50,14 @@ def swap(
 
     logging.set_verbosity_error()
     logging.disable_progress_bar()
+    name, given = None if model == "-" else model, mechanisms or []
+    if budget_loss is not None:
+        _choose(name, given, _text_of(text), budget_loss, context, blocks, as_json)
+        return
     files = [writable(path, (".html", ".png", ".svg", ".json")) for path in out or ()]
     comparison = compare(
-        None if model == "-" else model,
-        mechanisms or [],
+        name,
+        given,
         _text_of(text),
         layers=numbers_in(layers, "--layers"),
         heads=numbers_in(heads, "--heads"),
@@ -62,6 +70,26 @@ def swap(
         _write(path, comparison)
         print(f"wrote {path}", file=sys.stderr)
     print(as_text(comparison.json()) if as_json else "\n".join(lines(comparison)))
+
+
+def _choose(
+    model: str | None,
+    mechanisms: list[str],
+    text: str,
+    budget: float,
+    context: int | None,
+    blocks: int | None,
+    as_json: bool,
+) -> None:
+    """Print the plan that a budget allows: on standard output the text that swap takes, the figures beside it."""
+    from regard.swap.choosing import choose_plan
+
+    if len(mechanisms) != 1:
+        raise UserError(f"--budget-loss chooses where one mechanism goes, and {len(mechanisms)} were given; give one")
+    chosen = choose_plan(model, mechanisms[0], text, budget, context=context, blocks=blocks, report=progress)
+    lost = chosen.bits - chosen.own
+    progress(f"{chosen.taken:.0%} of heads for {lost:+.4f} bits per token ({chosen.own:.3f} → {chosen.bits:.3f})")
+    print(as_text(chosen.json()) if as_json else chosen.plan)
 
 
 def _text_of(path: Path | None) -> str:

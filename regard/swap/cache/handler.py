@@ -38,7 +38,7 @@ class CacheHandler(Handler):
             return layer.attend(call.query).transpose(1, 2).contiguous()
         data = read(call, where)
         _check(data, where)
-        layer.read_prompt(data, _valid(data, where))
+        layer.read_prompt(data, plain_rows(data, where))
         return None
 
 
@@ -52,7 +52,7 @@ def _check(call: Call, where: str) -> None:
         raise Unsupported(f"{where} adds {type(other).__name__} to its scores, which a policy's cache does not hold")
 
 
-def _valid(call: Call, where: str) -> Tensor:
+def plain_rows(call: Call, where: str) -> Tensor:
     """bool [B,n]: the tokens that are not padding. Raises Unsupported where the mask is not plainly causal."""
     seen: Ranges = call.allowed
     count, batch = call.k.shape[2], call.k.shape[0]

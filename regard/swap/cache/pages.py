@@ -42,11 +42,15 @@ class HeadPages:
         """Bytes of keys and values, what is free and what a page has over included."""
         return sum(t.numel() * t.element_size() for t in (self.keys, self.values))
 
+    def claim(self, lengths: Tensor) -> None:
+        """Begin with so many tokens in each row, int64 [rows]; what they are is for the caller to write."""
+        self._reserve(lengths)
+        self.lengths = lengths.clone()
+
     def fill(self, k: Tensor, v: Tensor, kept: Sequence[Tensor], positions: Sequence[Tensor]) -> None:
         """Begin: row r takes the tokens kept[r] of k[r] [tokens,Dk] and v[r], which stand at positions[r]."""
         counts = torch.tensor([len(tokens) for tokens in kept], device=self.device)
-        self._reserve(counts)
-        self.lengths = counts.clone()
+        self.claim(counts)
         row = torch.arange(self.rows, device=self.device).repeat_interleave(counts)
         at = torch.cat([torch.arange(len(tokens), device=self.device) for tokens in kept])
         token = torch.cat(list(kept))
