@@ -99,7 +99,7 @@ def _sound_tensors(loaded: Loaded, samples: Any, rate: int) -> dict[str, Tensor]
 
 
 def _takes(model: tf.PreTrainedModel, name: str) -> bool:
-    return name in inspect.signature(model.forward).parameters
+    return name == model.main_input_name or name in inspect.signature(model.forward).parameters
 
 
 def positions_of(model: tf.PreTrainedModel) -> int | None:

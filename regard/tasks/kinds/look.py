@@ -100,8 +100,8 @@ LOOK = Kind(
     name="look",
     tag="image-classification",
     says="A small vision Transformer",
-    defaults={"width": 64, "layers": 3, "heads": 4, "dropout": 0.1, "tokens": 64, "warmup": 100, "average": 0.99}
-    | {"epochs": 60, "patience": 12, "mask": 0.125, "smoothing": 0.1},
+    defaults={"width": 64, "layers": 3, "heads": 4, "dropout": 0.0, "tokens": 64, "warmup": 100, "average": 0.99}
+    | {"rate": 3e-3, "epochs": 150, "patience": 15, "mask": 0.125, "smoothing": 0.1},
     read=_read,
     tools=_tools,
     items=_items,
