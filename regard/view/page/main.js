@@ -5,6 +5,7 @@ import { loadTables } from "./colour.js";
 import { drawThumbnails } from "./compare.js";
 import { drawLines, hintLines } from "./lines.js";
 import { byId, choice, make } from "./dom.js";
+import { drawExport } from "./export.js";
 import { drawFinds } from "./finds.js";
 import { drawHeads, drawLinks, drawStatistics, markHead } from "./heads.js";
 import { busy, tokensOf } from "./deep.js";
@@ -123,6 +124,7 @@ function drawAll(keepView = false) {
   drawHeads(picture());
   drawLinks(picture());
   drawFinds(picture());
+  drawExport(picture());
   drawBy();
   drawMap(picture(), keepView);
   drawShape();
