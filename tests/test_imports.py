@@ -100,6 +100,8 @@ OUTSIDE = {
     "prometheus_client": {"regard.serve.metrics"},
     "llguidance": {"regard.serve.grammar"},
     "pandas": {"regard.view"},
+    "anywidget": {"regard.view.widget"},
+    "traitlets": {"regard.view.widget"},
     "tokenizers": {"regard.seq2seq", "regard.tasks"},
     "accelerate": {"regard.seq2seq"},
     "sacrebleu": {"regard.seq2seq"},

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from regard.seeing.trace import Trace
 
 SHAPES = ("heads", "maps", "lines")
-FORMATS = (".html", ".png", ".svg", ".json", ".safetensors")
+FORMATS = (".html", ".png", ".svg", ".pdf", ".csv", ".json", ".safetensors")
 
 
 def write(path: Path, traces: list[Trace], stat: str | None, heads: list[tuple[int, int]], shape: str) -> list[Path]:
@@ -24,6 +24,13 @@ def write(path: Path, traces: list[Trace], stat: str | None, heads: list[tuple[i
         paths = [path, path.with_stem(f"{path.stem}-2")][: len(traces)]
         for trace, each in zip(traces, paths, strict=True):
             trace.save(each)
+        return paths
+    if kind == ".csv":
+        from regard.view.sheet import sheet
+
+        paths = [path, path.with_stem(f"{path.stem}-2")][: len(traces)]
+        for trace, each in zip(traces, paths, strict=True):
+            write_whole(each, sheet(trace, heads))
         return paths
     alone = len(traces) == 1
     drawn = scene(traces[0], statistic=stat) if alone else difference(traces[0], traces[1], statistic=stat)

@@ -69,6 +69,12 @@ class Drawn:
 
         return frame(cast("Trace", self))
 
+    def widget(self, *, height: int = 900) -> Any:
+        """The viewer in a notebook, where every exact weight can be asked for (needs anywidget)."""
+        from regard.view.widget import widget
+
+        return widget(cast("Trace", self), height=height)
+
     def _repr_html_(self) -> str:
         from regard.view.notebook import notebook
 

@@ -33,6 +33,7 @@ def difference(
         scenes.append(
             {key: scenes[0][key] for key in ("format", "model", "made", "batch", "batches", "statistic")}
             | {"signed": True, "pick": most_changed(minus, batch), "statistics": _statistics(minus, batch), "links": []}
+            | {"finds": [], "answer": None}
             | fitted(minus, batch, limit // 3)
         )
     shown = [*names, f"{names[0]} − {names[1]}"][: len(scenes)]

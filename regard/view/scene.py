@@ -22,6 +22,7 @@
       maps                       label -> {exact, cell, mean, max, count}: [heads, rows, keys]; cell is tokens per
                                  cell [rows, keys]; exact: a cell is one pair and mean is max; count: allowed pairs
     links                        the strongest links overall: [{layer, head, row, key, weight}], layer by its place
+    finds                        heads of a kind that has a name, as regard.view.finds gives them
     pick                         {layer, head, why}: what to look at first, or null
     answer                       {task, text, confidence, choices, pieces, axis, rows, note}: what the head said of this
                                  sequence (regard.seeing.answer), text safe to show; null where nothing asked it
@@ -44,6 +45,7 @@ from regard.seeing.trace import Layer, Tokens, Trace, TraceError
 from regard.view import words
 from regard.view.answered import said
 from regard.view.arrays import Shelf
+from regard.view.finds import finds
 from regard.view.links import strongest
 from regard.view.pick import pick
 
@@ -81,11 +83,17 @@ def scene(trace: Trace, batch: int = 0, statistic: str | None = None, limit: int
 
     statistic: the label that colours the head grid at first. Raises TraceError for a batch place or label not there.
     """
+    links = [link.json() for link in strongest(trace, LINKS_OVERALL, batch=batch)]
+    return opening(trace, batch, statistic) | {"links": links} | fitted(trace, batch, limit)
+
+
+def opening(trace: Trace, batch: int, statistic: str | None) -> Scene:
+    """What a scene says of a Trace as a whole: no links yet, axes, layers or arrays."""
     batches = check_batch(trace, batch)
     if statistic is not None and statistic not in trace.statistics:
         raise TraceError(f"{statistic!r} was not watched; watched: {', '.join(trace.statistics) or 'nothing'}")
     first = pick(trace, batch)
-    head = {
+    return {
         "format": FORMAT,
         "model": trace.model,
         "made": trace.made,
@@ -94,11 +102,11 @@ def scene(trace: Trace, batch: int = 0, statistic: str | None = None, limit: int
         "signed": False,
         "statistics": _statistics(trace, batch),
         "statistic": statistic or (first and first["statistic"]) or _first_with_numbers(trace),
-        "links": [link.json() for link in strongest(trace, LINKS_OVERALL, batch=batch)],
+        "links": [],
+        "finds": finds(trace, batch),
         "pick": first,
         "answer": said(trace, batch),
     }
-    return head | fitted(trace, batch, limit)
 
 
 def check_batch(trace: Trace, batch: int) -> int:

@@ -15,8 +15,7 @@ from torch import Tensor
 
 from regard.seeing.trace import Layer, Trace
 from regard.view.arrays import Shelf
-from regard.view.pick import pick
-from regard.view.scene import FORMAT, Detail, Scene, _axis, _first_with_numbers, _layer, _statistics, scene
+from regard.view.scene import Detail, Scene, _axis, _layer, opening, scene
 
 SMALL = Detail("float16", 1, True, 32)
 HEAD = Detail("float32", 8, True, 2048)
@@ -30,20 +29,10 @@ def served_scene(trace: Trace, batch: int, statistic: str | None, names: list[st
     served = {"names": names, "trace": which, "deep": not _whole(trace)}
     if _whole(trace):
         return scene(trace, batch, statistic) | {"served": served}
-    shelf, first = Shelf(), pick(trace, batch)
+    shelf = Shelf()
     light = copy.copy(trace)
     light.statistics = {label: about for label, about in trace.statistics.items() if about.shape == "map"}
-    about = {
-        "format": FORMAT,
-        "model": trace.model,
-        "made": trace.made,
-        "batch": batch,
-        "batches": trace.batches,
-        "signed": False,
-        "statistics": _statistics(trace, batch),
-        "statistic": statistic or (first and first["statistic"]) or _first_with_numbers(trace),
-        "links": [],
-        "pick": first,
+    about = opening(trace, batch, statistic) | {
         "axes": {name: _axis(tokens, batch, shelf) for name, tokens in trace.axes.items()},
         "layers": [_layer(light, layer, batch, SMALL, shelf) for layer in trace.layers],
         "exact": True,

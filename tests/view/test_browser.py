@@ -56,7 +56,9 @@ def shown_links(page: Any) -> list[tuple[str, str]]:
     return [
         (who, value)
         for who, value in zip(
-            page.locator("#row-body .bars .who").all_inner_texts(),
+            page.locator("#row-body .bars .who").evaluate_all(
+                "(all) => all.map((x) => (x.querySelector('bdi') || x).textContent)"
+            ),
             page.locator("#row-body .bars .value").all_inner_texts(),
             strict=True,
         )

@@ -4,6 +4,7 @@ import { css, even, inkOn } from "./colour.js";
 import { cellsOf, painted } from "./cells.js";
 import { byId, choice, make } from "./dom.js";
 import { drawLegend } from "./legend.js";
+import { ranked } from "./ranked.js";
 import { set, state } from "./state.js";
 import { number, tag, twoPlaces } from "./words.js";
 
@@ -31,12 +32,15 @@ export function drawHeads(picture) {
   const grid = byId("grid");
   const { columns, scene } = picture;
   const wide = columns.length <= 8, maps = state.grid === "maps";
-  choice(byId("grid-kind"), [["numbers", "numbers", "one number per head"], ["maps", "maps", "one small map per head: queries down, keys across"]], state.grid, (grid) => set({ grid }));
+  choice(byId("grid-kind"), [["numbers", "numbers", "one number per head"], ["ranked", "sorted", "all heads in the order of their number"], ["maps", "maps", "one small map per head: queries down, keys across"]], state.grid, (grid) => set({ grid }));
   document.querySelector("main").classList.toggle("wide-heads", maps);
   grid.classList.toggle("maps", maps);
   if (maps) wanted = new IntersectionObserver(drawSeen);
   grid.style.gridTemplateColumns = `max-content repeat(${columns.length}, minmax(${maps ? 44 : wide ? 30 : 13}px, ${maps ? 150 : wide ? 44 : 34}px))`;
   const scale = about ? even(about.low, about.high) : null;
+  if (state.grid === "ranked" && about) return drawRanked(picture, about, grid);
+  grid.classList.remove("ranked");
+  grid.setAttribute("role", "grid");
   const top = [make("span", { class: "name corner", text: "layer ↓ head →" }), ...columns.map((head) => make("span", { class: "name top", text: head }))];
   const lines = scene.layers.map((layer, place) =>
     make("div", { class: "line", role: "row" },
@@ -44,12 +48,43 @@ export function drawHeads(picture) {
       ...columns.map((head) => cell(picture, place, head, about, scale, wide)))
   );
   grid.replaceChildren(...top, ...lines);
-  const same = about && about.title === about.head_title && about.unit === about.head_unit;
-  byId("formula").textContent = about ? `${about.formula}, in ${about.unit}${same ? "" : `; here: ${about.head_title}, in ${about.head_unit}`}` : "";
+  sayFormula(about);
   const small = maps ? cellsOf(picture) : null;
   if (small) drawLegend(byId("grid-legend"), small.scale, make("span", { text: small.scale.said }));
   else if (scale) drawLegend(byId("grid-legend"), scale);
   readout(picture, state.layer, state.head);
+}
+
+function sayFormula(about) {
+  const same = about && about.title === about.head_title && about.unit === about.head_unit;
+  const small = about && smallUnit(about) ? `; numbers are × ${smallUnit(about).toExponential(0)}` : "";
+  byId("formula").textContent = about ? `${about.formula}, in ${about.unit}${same ? "" : `; here: ${about.head_title}, in ${about.head_unit}`}${state.grid === "numbers" ? small : ""}` : "";
+}
+
+// Numbers too small for two places are told in a power of ten, so that no grid reads 0.00 everywhere.
+function smallUnit(about) {
+  const most = Math.max(Math.abs(about.low), Math.abs(about.high));
+  return most > 0 && most < 0.1 ? 10 ** Math.floor(Math.log10(most)) : 0;
+}
+
+function drawRanked(picture, about, grid) {
+  grid.classList.add("ranked");
+  grid.setAttribute("role", "group");
+  grid.style.gridTemplateColumns = "";
+  grid.replaceChildren(...ranked(picture, about, walkRanked));
+  sayFormula(about);
+  byId("grid-legend").replaceChildren();
+  readout(picture, state.layer, state.head);
+}
+
+// Up and down walk the sorted list.
+function walkRanked(event) {
+  const step = { ArrowUp: -1, ArrowDown: 1 }[event.key], all = [...byId("grid").querySelectorAll(".rank")];
+  const next = step && all[all.indexOf(event.currentTarget) + step];
+  if (!next) return;
+  event.preventDefault();
+  next.click();
+  next.focus();
 }
 
 function cell(picture, place, head, about, scale, wide) {
@@ -71,7 +106,7 @@ function cell(picture, place, head, about, scale, wide) {
   else {
     button.style.backgroundColor = css(scale.kind, scale.place(value));
     button.style.color = inkOn(scale.kind, scale.place(value));
-    if (wide) button.textContent = twoPlaces(value);
+    if (wide) button.textContent = twoPlaces(value / (smallUnit(about) || 1));
   }
   return button;
 }
@@ -107,7 +142,8 @@ function move(event, picture) {
 export function markHead(picture) {
   for (const button of byId("grid").querySelectorAll("button")) {
     const chosen = Number(button.dataset.layer) === state.layer && Number(button.dataset.head) === state.head;
-    button.setAttribute("aria-selected", String(chosen));
+    if (button.classList.contains("flip")) continue;
+    button.setAttribute(button.classList.contains("rank") ? "aria-pressed" : "aria-selected", String(chosen));
     button.tabIndex = chosen ? 0 : -1;
   }
   readout(picture, state.layer, state.head);

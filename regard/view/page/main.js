@@ -5,15 +5,20 @@ import { loadTables } from "./colour.js";
 import { drawThumbnails } from "./compare.js";
 import { drawLines, hintLines } from "./lines.js";
 import { byId, choice, make } from "./dom.js";
+import { drawExport } from "./export.js";
+import { drawFinds } from "./finds.js";
 import { drawHeads, drawLinks, drawStatistics, markHead } from "./heads.js";
 import { busy, tokensOf } from "./deep.js";
 import { current, drawMap, fit, pan, redraw, redrawSoon, reveal, slotsAt, zoom } from "./map.js";
 import { drawReadout } from "./mapwords.js";
 import { Picture } from "./picture.js";
 import { drawHead, drawRow } from "./row.js";
+import { count, searchOn } from "./search.js";
+import { drawSiblings } from "./siblings.js";
 import { fromAddress, onChange, set, shownKey, shownRow, state } from "./state.js";
 import { colourStrips, drawStrips, stripsFit } from "./strip.js";
 import { fromText, isZoomed } from "./view.js";
+import { drawWalk, settle, isTrail } from "./walk.js";
 import { onArrival } from "./wanted.js";
 import { plural } from "./words.js";
 
@@ -54,8 +59,11 @@ function checked(wanted) {
   if (!of.weightings().includes(next.of)) next.of = of.weightings()[0] || "";
   for (const each of pictures) each.weighBy(next.of);
   if (!["log", "power", "lift"].includes(next.scale)) next.scale = "log";
-  if (!["numbers", "maps"].includes(next.grid)) next.grid = "numbers";
-  if (!["matrix", "lines"].includes(next.shape)) next.shape = "matrix";
+  if (!["numbers", "ranked", "maps"].includes(next.grid)) next.grid = "numbers";
+  if (!["matrix", "lines", "layer"].includes(next.shape)) next.shape = "matrix";
+  if (!["up", "down"].includes(next.order)) next.order = "down";
+  if (!["looks", "lookers"].includes(next.by)) next.by = "looks";
+  if (!of.scene.layers.length || !isTrail(of, next.trail)) next.trail = "";
   if (of.scene.layers.length) {
     if (next.row !== null && next.row >= of.axis(next.layer, "query").length) next.row = null;
     if (next.key !== null && next.key >= of.axis(next.layer, "key").length) next.key = null;
@@ -83,14 +91,14 @@ function drawFrame(given) {
 
 // The head as a matrix, or as lines between two columns.
 function drawShape() {
-  const lines = state.shape === "lines" && !picture().scene.signed;
-  byId("shape").hidden = picture().scene.signed;
-  choice(byId("shape"), [["matrix", "matrix", "a cell per pair"], ["lines", "lines", "a line per link, several heads at once"]], state.shape, (shape) => set({ shape }));
+  const lines = state.shape === "lines" && !picture().scene.signed, layer = state.shape === "layer";
+  choice(byId("shape"), [["matrix", "matrix", "a cell per pair"], ...(picture().scene.signed ? [] : [["lines", "lines", "a line per link, several heads at once"]]), ["layer", "layer", "all heads of the layer, small"]], state.shape, (shape) => set({ shape }));
   byId("lines").hidden = !lines;
-  for (const id of ["frame", "map-legend", "map-said"]) byId(id).hidden = lines;
+  for (const id of ["frame", "map-legend", "map-said"]) byId(id).hidden = lines || (layer && id === "frame");
   document.querySelector("#map .controls").hidden = lines;
   drawLines(picture(), lines);
-  if (!lines) redraw();
+  drawSiblings(picture(), layer);
+  if (!lines && !layer) redraw();
 }
 
 // Which Trace is looked at, where several are open.
@@ -115,13 +123,24 @@ function drawAll(keepView = false) {
   drawStatistics(picture());
   drawHeads(picture());
   drawLinks(picture());
+  drawFinds(picture());
+  drawExport(picture());
+  drawBy();
   drawMap(picture(), keepView);
   drawShape();
   drawHead(picture());
   drawStrips(picture());
   drawRow(picture());
+  drawWalk(picture());
   drawReadout(pictures, names);
   drawThumbnails(pictures, names);
+}
+
+// What a chosen token's colours mean: where it looks, or who looks at it.
+function drawBy() {
+  const layer = picture().layer(state.layer);
+  byId("by").hidden = layer.query !== layer.key;
+  choice(byId("by"), [["looks", "where it looks", "shades the tokens that the chosen one attends to"], ["lookers", "who looks at it", "shades the tokens that attend to the chosen one"]], state.by, (by) => set({ by }));
 }
 
 // Something that was asked for came.
@@ -130,8 +149,11 @@ function arrived(what) {
     drawMap(picture(), true);
     if (state.grid === "maps") drawHeads(picture());
     drawHead(picture());
+    drawSiblings(picture(), state.shape === "layer");
     drawThumbnails(pictures, names);
   }
+  if (what === "step") settle(picture());
+  drawWalk(picture());
   colourStrips(picture());
   drawRow(picture());
   drawReadout(pictures, names);
@@ -144,18 +166,20 @@ function update(changed) {
     return drawAll(true);
   }
   if (any("layer", "head", "of")) Object.assign(state, checked({}));
-  if (any("statistic", "grid") || (state.grid === "maps" && any("of", "which", "scale", "hide", "special"))) drawHeads(picture());
+  if (any("statistic", "grid", "order") || (state.grid === "maps" && any("of", "which", "scale", "hide", "special"))) drawHeads(picture());
   if (any("layer", "head")) markHead(picture());
   if (any("layer", "head", "of", "which", "scale", "hide", "special")) drawMap(picture(), !any("layer"));
-  if (any("layer", "head", "of", "shape", "lines")) drawShape();
+  if (any("layer", "by")) drawBy();
+  if (any("layer", "head", "of", "shape", "lines") || (state.shape === "layer" && any("which", "scale", "hide", "special"))) drawShape();
   else if (any("row", "hoverRow", "key", "hoverKey")) hintLines();
   if (any("layer", "head")) drawHead(picture());
   if (any("row", "key") && !any("layer", "head")) reveal(state.row, state.key);
   else if (any("statistic", "hoverRow", "hoverKey", "row", "key")) redrawSoon();
   if (any("row", "layer")) markAnswer();
   if (!stripsFit(picture())) drawStrips(picture());
-  else if (any("layer", "head", "of", "row", "key", "hoverRow", "hoverKey", "scale")) colourStrips(picture());
+  else if (any("layer", "head", "of", "row", "key", "hoverRow", "hoverKey", "scale", "by")) colourStrips(picture());
   if (any("layer", "head", "of", "row", "hoverRow")) drawRow(picture());
+  if (any("layer", "head", "of", "row", "trail")) drawWalk(picture());
   drawReadout(pictures, names);
   if (any("layer", "head", "of", "which", "scale", "hide", "special")) drawThumbnails(pictures, names);
 }
@@ -173,7 +197,9 @@ function listen() {
     setTheme(document.documentElement.dataset.theme !== "dark");
     if (pictures.length) drawAll(true);
   });
-  document.addEventListener("keydown", (event) => event.key === "Escape" && set({ row: null, key: null, hoverRow: null, hoverKey: null }));
+  document.addEventListener("keydown", (event) => event.key === "Escape" && set({ row: null, key: null, hoverRow: null, hoverKey: null, trail: "" }));
+  byId("search").addEventListener("input", () => count(picture()));
+  byId("search").addEventListener("keydown", (event) => event.key === "Enter" && searchOn(picture(), event.shiftKey));
   window.addEventListener("hashchange", () => {
     set(checked(fromAddress()));
     fromText(state.at);

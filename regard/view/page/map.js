@@ -2,7 +2,7 @@
 
 import { cellsOf, painted } from "./cells.js";
 import { inkOn } from "./colour.js";
-import { drawDeep, exactAt } from "./deep.js";
+import { cellAt, drawDeep, exactAt } from "./deep.js";
 import { byId } from "./dom.js";
 import { drawLabels } from "./labels.js";
 import { layoutOf } from "./layout.js";
@@ -141,6 +141,34 @@ function pairAt(row, key) {
   const found = drawn.picture.deep ? exactAt(drawn.picture, row, key) : null;
   if (!found || Number.isNaN(found.value) || (hides && hides(key, 1))) return null;
   return hides ? { ...found, value: Math.min(1, found.value / Math.max(1e-6, 1 - slotMass[row])) } : found;
+}
+
+// The cells of the shown part that may be seen: {view, cell, exact, cells: [{row, key, value, allowed}]}, each pair where
+// exact weights are at hand, else the finest cells that are.
+export function cellsShown() {
+  const shown = view(), { rows, keys } = whole(), { map } = drawn.cells;
+  const exact = map.exact || (drawn.picture.deep && shown.rows * shown.keys <= 1e6 && exactAt(drawn.picture, Math.floor(shown.row), Math.floor(shown.key)) !== null);
+  const cell = exact ? [1, 1] : (drawn.picture.deep && levelAt(drawn.picture, shown)) || map.cell;
+  const cells = [], begin = [shown.row, shown.key].map((at, side) => Math.floor(at / cell[side]) * cell[side]);
+  for (let row = begin[0]; row < Math.min(rows, shown.row + shown.rows); row += cell[0]) {
+    for (let key = begin[1]; key < Math.min(keys, shown.key + shown.keys); key += cell[1]) {
+      const at = exact ? pairAt(row, key) : pooledAt(row, key);
+      if (at && at.value === at.value) cells.push({ row, key, value: at.value, allowed: at.allowed });
+    }
+  }
+  return { view: shown, cell, exact: Boolean(exact), cells };
+}
+
+function levelAt(picture, shown) {
+  const found = cellAt(picture, Math.floor(shown.row + shown.rows / 2), Math.floor(shown.key + shown.keys / 2));
+  return found && found.cell;
+}
+
+function pooledAt(row, key) {
+  const found = drawn.picture.deep ? cellAt(drawn.picture, row, key) : null;
+  if (found) return found;
+  const { map, values } = drawn.cells, r = Math.floor(row / map.cell[0]), at = r * map.keys + Math.floor(key / map.cell[1]);
+  return map.count[at] ? { value: values[at], allowed: map.allowed[r] } : null;
 }
 
 // Weights inside the cells, once these are large enough to hold them: two places, three digits where there is room. What

@@ -28,7 +28,7 @@ function linkBars(picture, row) {
   const axis = picture.axis(state.layer, "key"), signed = picture.scene.signed;
   const most = Math.max(signed ? 1e-9 : 1, ...found.links.map((link) => Math.abs(link.weight)));
   const bars = found.links.flatMap((link) => bar(
-    make("button", { type: "button", class: "who", title: `${axis.text[link.key]} (${link.key})`, text: tag(axis.text[link.key]), onclick: () => set({ row: link.row, key: link.key }) }),
+    make("button", { type: "button", class: "who", title: `${axis.text[link.key]} (${link.key})`, onclick: () => set({ row: link.row, key: link.key }) }, make("bdi", { text: tag(axis.text[link.key]) }), make("span", { class: "where", text: ` ${link.key}` })),
     Math.abs(link.weight) / most, about(link.weight, found.exact), link.weight < 0 ? "minus" : "", `key ${link.key}${found.band > 1 ? ` from row ${link.row}` : ""}`));
   if (found.rest !== null && Math.abs(found.rest) >= LEAST_REST) bars.push(...bar(make("span", { class: "who", text: "elsewhere" }), Math.abs(found.rest) / most, about(found.rest, found.exact), "rest"));
   const begin = Math.floor(row / found.band) * found.band;

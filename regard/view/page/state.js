@@ -1,6 +1,6 @@
 // The one selection that all parts of the page share; the address holds it, so that it can be sent to someone.
 
-const DEFAULTS = { view: 0, layer: 0, head: 0, statistic: null, of: "", which: "max", scale: "log", hide: 0, special: false, grid: "numbers", shape: "matrix", lines: "", row: null, key: null, at: "" };
+const DEFAULTS = { view: 0, layer: 0, head: 0, statistic: null, of: "", which: "max", scale: "log", hide: 0, special: false, grid: "numbers", shape: "matrix", lines: "", row: null, key: null, at: "", order: "down", by: "looks", trail: "" };
 
 export const state = { ...DEFAULTS, hoverRow: null, hoverKey: null };
 
@@ -27,7 +27,7 @@ export function fromAddress() {
     const value = given.get(name);
     if (value !== null && /^\d{1,7}$/.test(value)) changes[name] = Number(value);
   }
-  for (const name of ["statistic", "of", "which", "scale", "grid", "shape", "lines", "at"]) if (given.has(name)) changes[name] = given.get(name);
+  for (const name of ["statistic", "of", "which", "scale", "grid", "shape", "lines", "at", "order", "by", "trail"]) if (given.has(name)) changes[name] = given.get(name);
   if (given.has("special")) changes.special = given.get("special") === "1";
   return changes;
 }

@@ -1,11 +1,12 @@
 // The text itself: tokens coloured by where the shown row looks (else by what they receive), and its links as arcs.
 // Patches of an image are drawn as the grid they form.
 
-import { css, even, inkOn, transform, veil } from "./colour.js";
+import { css, inkOn, veil } from "./colour.js";
 import { byId, make, makeSvg } from "./dom.js";
 import { pictureUnder, soundOver } from "./media.js";
+import { shadeOf } from "./shade.js";
 import { set, shownKey, shownRow, state } from "./state.js";
-import { percent, tag } from "./words.js";
+import { tag } from "./words.js";
 
 const MOST_TOKENS = 1200, MOST_FRAMES = 3000;
 
@@ -111,7 +112,7 @@ function patches(picture, axis, buttons) {
 // Colours, marks and arcs for the selection; cheap enough for every hover.
 export function colourStrips(picture) {
   const row = shownRow(), key = shownKey();
-  const about = row === null ? byReceived(picture) : byRow(picture, row);
+  const about = shadeOf(picture, row, drawn.same);
   for (const [slot, button] of drawn.key.buttons) paint(button, about, slot);
   if (!drawn.same) for (const [, button] of drawn.query.buttons) button.style.backgroundColor = "";
   mark(drawn.query, "row", row);
@@ -145,46 +146,11 @@ function bringIntoStrip(part, slot) {
   if (inside.top < all.top + 20 || inside.bottom > all.bottom) element.scrollTop += inside.top - all.top - all.height / 2;
 }
 
-function byReceived(picture) {
-  const track = picture.track("keys", `received${picture.suffix}`, state.layer, state.head);
-  if (!track) return { value: () => null, said: "" };
-  const most = track.values.reduce((top, value) => Math.max(top, Math.abs(value)), 0) || 1;
-  const low = track.values.reduce((least, value) => Math.min(least, value), 0);
-  const scale = even(low < 0 ? -most : 0, most);
-  const place = scale.kind === "sequential" ? (v) => (v / most) ** 0.5 : scale.place;
-  return {
-    value: (slot) => track.values[Math.floor(slot / track.band)], scale: { ...scale, place },
-    said: "Coloured by the attention each token receives in this head (square root). Point at a token to see where it looks.",
-  };
-}
-
-// All weights of the row where the map holds them, else its strongest links alone.
-function byRow(picture, row) {
-  const map = picture.map(state.layer, state.head, "max");
-  const keys = picture.axis(state.layer, "key").length;
-  const found = picture.links(state.layer, state.head, row);
-  const edge = map ? map.values.reduce((most, v) => Math.max(most, Math.abs(v)), 1e-9) : 1;
-  const scale = transform(state.scale, { top: Math.max(1, edge), keys, signed: picture.scene.signed, edge });
-  const given = picture.row(state.layer, state.head, row);
-  if (given) {
-    const value = (slot) => (given.weights[slot] === given.weights[slot] ? given.weights[slot] : null);
-    const allowed = given.weights.reduce((count, weight) => count + (weight === weight ? 1 : 0), 0);
-    return { value, scale, allowed, said: `Coloured by where “${tag(picture.axis(state.layer, "query").text[row], 30)}” looks (${scale.said}).` };
-  }
-  const links = new Map((found ? found.links : []).map((link) => [link.key, link.weight]));
-  const band = found && found.band > 1 ? `rows ${Math.floor(row / found.band) * found.band} and on` : `row ${row}`;
-  const rest = found && found.rest !== null ? `; the other keys share ${percent(found.rest)}` : "";
-  return {
-    value: (slot) => (links.has(slot) ? links.get(slot) : null), scale, allowed: map ? map.allowed[Math.floor(row / map.cell[0])] : 1,
-    said: `Coloured: the ${links.size} strongest links of ${band}${rest}.`,
-  };
-}
-
 // ---- arcs: only the strongest links of the locked row ----------------------------------------------------------------
 
 function drawArcs(picture, row) {
   for (const old of byId("strips").querySelectorAll("svg.arcs")) old.remove();
-  const found = row === null || row !== state.row ? null : picture.links(state.layer, state.head, row);
+  const found = row === null || row !== state.row || (state.by === "lookers" && drawn.same) ? null : picture.links(state.layer, state.head, row);
   if (!found || picture.axis(state.layer, "query").grid || picture.axis(state.layer, "key").grid) return;
   const holder = byId("strips"), frame = holder.getBoundingClientRect();
   const svg = makeSvg("svg", { class: "arcs", "aria-hidden": "true" });
