@@ -1,21 +1,14 @@
-"""`regard bench translate`: BLEU by source length for models with and without attention, and decoding speed."""
+"""`regard bench translate`: BLEU by source length for models with and without attention."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from statistics import median
 from typing import Any
 
-import torch
-
-from regard.bench.machine import describe
 from regard.errors import UserError
-from regard.seq2seq.batches import padded
 from regard.seq2seq.beam import Search
 from regard.seq2seq.corpus import Pairs
-from regard.seq2seq.decode import outputs
 from regard.seq2seq.directory import opened
 from regard.seq2seq.score import scores
 from regard.seq2seq.translate import translations
@@ -58,54 +51,6 @@ def quality(models: Sequence[str], text: Pairs, search: Search, told: Callable[[
         )
         told(f"{name}: {whole.bleu:.2f} BLEU")
     return rows
-
-
-@torch.no_grad()
-def speed(name: str, sources: Sequence[str], search: Search, batch: int, turns: int) -> dict[str, Any]:
-    """Seconds of regard's beam search and of transformers' generate over the same batches, in turns, both float32.
-
-    Both with the same weights and sdpa; the same translations count as agreement.
-    """
-    loaded = opened(name)
-    model: Any = loaded.model
-    tokenizer: Any = loaded.tokenizer
-    ids = sorted(tokenizer(list(sources), verbose=False)["input_ids"], key=len)
-    batches = []
-    for begin in range(0, len(ids), batch):
-        rows = ids[begin : begin + batch]
-        lengths = torch.tensor([len(row) for row in rows])
-        source = padded(rows, int(tokenizer.pad_token_id or 0))
-        batches.append((source, (torch.arange(source.shape[1]) < lengths[:, None]).long()))
-    never = [model.config.pad_token_id, model.config.decoder_start_token_id]
-    end = int(model.config.eos_token_id)
-
-    def theirs(source: Any, mask: Any) -> list[list[int]]:
-        asked = {"num_beams": search.beams, "do_sample": False, "length_penalty": search.length_penalty}
-        written = model.generate(
-            input_ids=source, attention_mask=mask, max_new_tokens=search.longest, suppress_tokens=never, **asked
-        )[:, 1:].tolist()
-        return [row[: row.index(end)] if end in row else row for row in written]
-
-    contestants = {"regard": lambda s, m: outputs(model, s, m, search), "transformers": theirs}
-    first = {who: [run(*pair) for pair in batches[:2]] for who, run in contestants.items()}
-    seconds: dict[str, list[float]] = {who: [] for who in contestants}
-    for _ in range(turns):
-        for who, run in contestants.items():
-            begin_time = time.perf_counter()
-            for pair in batches:
-                run(*pair)
-            seconds[who].append(time.perf_counter() - begin_time)
-    ratio = median(b / a for a, b in zip(seconds["regard"], seconds["transformers"], strict=True))
-    return {
-        "model": Path(name).name,
-        "sentences": len(ids),
-        "batch": batch,
-        "beams": search.beams,
-        "seconds": {who: round(median(times), 3) for who, times in seconds.items()},
-        "faster_than_transformers": round(ratio, 2),
-        "same_translations": first["regard"] == first["transformers"],
-        "machine": describe(),
-    }
 
 
 def table(rows: Sequence[dict[str, Any]]) -> list[list[str]]:

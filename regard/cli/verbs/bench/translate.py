@@ -20,7 +20,7 @@ def translate(
     beams: Annotated[int, typer.Option(help="Hypotheses kept per sentence.")] = 5,
     join: Annotated[int, typer.Option(help="Also join neighbouring sentences, up to so many.")] = 1,
     time_it: Annotated[
-        bool, typer.Option("--speed", help="Time the first model against transformers' generate.")
+        bool, typer.Option("--speed", help="Time the first model against transformers and CTranslate2.")
     ] = False,
     training: Annotated[
         bool,
@@ -51,7 +51,9 @@ def translate(
     if not models:
         raise UserError("name at least one directory of a translator, or --training to compare training steps")
     if time_it:
-        timed = bench.speed(models[0], found.source, search, batch, 3)
+        from regard.bench.translate_speed import speed
+
+        timed = speed(models[0], found.source, search, batch, 3)
         result_of(timed, as_json, lambda given: [[name, str(value)] for name, value in given.items()])
         return
     rows = bench.quality(models, found, search, progress)
