@@ -86,14 +86,14 @@ class WriterDecoder(PreTrainedModel):
         """The words before each step [B,T], from `progress` on."""
         config, memory = self.config, progress.memory
         words = dropout(self.embed_tokens(input_ids), config.dropout, self.training)
-        state, before, looks = progress.state, progress.weights, []
+        state, before, looks, products = progress.state, progress.weights, [], self.cell.products()
         seen, states = [], []
         for step, gates in enumerate(self.cell.project(words).unbind(1)):
             look = self.attention.look(state[0], memory, before, progress.steps + step)
             context = (look.weights[:, None] @ memory.values)[:, 0]
             if self.gate is not None:
                 context = torch.sigmoid(self.gate(state[0])) * context
-            state, before = self.cell.step(gates, context, state), look.weights
+            state, before = self.cell.step(gates, context, state, products), look.weights
             looks.append(look)
             seen.append(context)
             states.append(state[0])
