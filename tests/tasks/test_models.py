@@ -47,8 +47,8 @@ def dense(model: Any, encoded: Any, words: torch.Tensor) -> torch.Tensor:
         context = before @ memory
         if config.gate:
             context = torch.sigmoid(decoder.gate(h)) * context
-        gates, cell = decoder.cell.project(decoder.embed_tokens(word))[None], decoder.cell
-        h = cell.step(gates, context[None], (h[None],), cell.products())[0][0]
+        word_gates = decoder.cell.project(decoder.embed_tokens(word))[None]
+        h = decoder.cell.step(word_gates, context[None], (h[None],), decoder.cell.products())[0][0]
     return torch.stack(rows)
 
 

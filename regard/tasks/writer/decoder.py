@@ -86,8 +86,7 @@ class WriterDecoder(PreTrainedModel):
         """The words before each step [B,T], from `progress` on."""
         config, memory = self.config, progress.memory
         words = dropout(self.embed_tokens(input_ids), config.dropout, self.training)
-        state, before, looks = progress.state, progress.weights, []
-        products = self.cell.products()
+        state, before, looks, products = progress.state, progress.weights, [], self.cell.products()
         seen, states = [], []
         for step, gates in enumerate(self.cell.project(words).unbind(1)):
             look = self.attention.look(state[0], memory, before, progress.steps + step)
