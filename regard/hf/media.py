@@ -22,7 +22,7 @@ def lay_out(trace: Trace, loaded: Loaded, given: Any, inputs: Mapping[str, Tenso
     """Tell the axes of images how their patches lie, and of what picture; the axes of sounds how long a frame is."""
     pixels = inputs.get("pixel_values")
     for name, tokens in trace.axes.items():
-        if pixels is not None and pixels.ndim == 4 and tokens.kind == "patches":
+        if pixels is not None and pixels.ndim == 4 and tokens.kind != "text":
             trace.axes[name] = _patches(tokens, loaded, pixels)
         elif isinstance(given, tuple) and tokens.kind == "frames":
             trace.axes[name] = _frames(tokens, loaded, given, inputs)
@@ -39,7 +39,8 @@ def _patches(tokens: Tokens, loaded: Loaded, pixels: Tensor) -> Tokens:
         return tokens
     text = ["[cls]"] * lead + [f"{r},{c}" for r in range(rows) for c in range(columns)]
     shown = picture_of(pixels[:, :, : rows * patch, : columns * patch], loaded.processor)
-    return replace(tokens, grid=(rows, columns), text=[text] * len(tokens.text), picture=shown)
+    laid = {"kind": "patches", "grid": (rows, columns), "picture": shown}
+    return replace(tokens, text=[text] * len(tokens.text), **laid)
 
 
 def picture_of(pixels: Tensor, processor: Any) -> Tensor | None:

@@ -12,6 +12,7 @@ import transformers as tf
 from torch import Tensor
 
 from regard.hf.answers import Seen, answers
+from regard.hf.answers.times import timed
 from regard.hf.attach import attach
 from regard.hf.errors import Unsupported
 from regard.hf.inputs import as_device, tensors_for
@@ -142,7 +143,7 @@ def _answer(trace: Trace, seen: Seen) -> list[Answer]:
     ]
     axis = near[-1].query_axis if near else None
     rows = trace.axes[axis].axis.length if axis is not None else None
-    return [each.on(axis) for each in answers(replace(seen, rows=rows))]
+    return timed(trace, model, [each.on(axis) for each in answers(replace(seen, rows=rows))])
 
 
 def _mark_prompt(trace: Trace, inputs: dict[str, Tensor]) -> None:

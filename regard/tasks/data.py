@@ -26,7 +26,7 @@ def columns(paths: Sequence[Path], first: str, second: str) -> list[Row]:
 
 def _rows(path: Path, first: str, second: str) -> list[Row]:
     read = []
-    for number, line in enumerate(lines(path), 1):
+    for number, line in enumerate(lines(path, strip=False), 1):
         if path.suffix in (".jsonl", ".json"):
             fields = _fields(path, number, line, first, second)
         else:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
@@ -22,7 +22,6 @@ def word_tokenizer(texts: Sequence[str], size: int, limit: int) -> PreTrainedTok
     made = Tokenizer(models.WordLevel({word: n for n, word in enumerate([*SPECIAL, *words])}, unk_token=UNKNOWN))
     made.normalizer = normalizers.NFC()
     made.pre_tokenizer = split
-    made.decoder = decoders.Sequence([decoders.Fuse()])
     made.post_processor = processors.TemplateProcessing(
         single=f"$A {END}", pair=None, special_tokens=[(END, SPECIAL.index(END))]
     )

@@ -104,6 +104,7 @@ def looked_at(scene: Scene, layer: int, head: int, width: int) -> Text:
     for piece, links in found:
         line = "  ".join(f"{words.tag(keys[key], 12)} {weight:.2f}" for key, weight in links)
         out.append("  ").append(_fixed(words.tag(piece["text"], 16), room, right=True), "bold")
+        out.append("" if piece["begin"] is None else f" {piece['begin']:6.2f} to {piece['end']:.2f} s")
         out.append(_cut(f" ← {line}", width - room - 2) + "\n")
     return out
 

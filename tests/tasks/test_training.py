@@ -17,6 +17,7 @@ from regard.tasks.found import every, kind
 from regard.tasks.metrics import accuracy, macro_f1, token_f1, word_error_rate
 from regard.tasks.recipe import recipe_of
 from regard.tasks.run import run
+from regard.tasks.words import word_tokenizer
 from tests.tasks.toys import pictures, sentences, sounds, write_wav
 
 DATA = {"classify": sentences, "look": pictures, "caption": pictures, "listen": sounds}
@@ -194,3 +195,11 @@ def test_metrics_are_the_fields() -> None:
 
 def test_every_task_has_a_test_here() -> None:
     assert set(every()) >= set(DATA)
+
+
+def test_words_are_written_with_spaces_between_them() -> None:
+    tokenizer = word_tokenizer(["red circle, blue square"], 50, 20)
+    ids = tokenizer("blue circle, red square")["input_ids"]
+    assert tokenizer.decode(ids, skip_special_tokens=True).replace(" ,", ",") == "blue circle, red square"
+    with pytest.raises(UserError, match="the texts hold 5 words and marks; --vocabulary takes more than 8"):
+        word_tokenizer(["red circle, blue square"], 8, 20)

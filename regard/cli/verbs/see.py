@@ -37,6 +37,9 @@ def see(
     resolution: Annotated[int, typer.Option(help="Cells along each side of the overview maps.")] = 128,
     top: Annotated[int, typer.Option(help="Strongest links kept per row.")] = 8,
     target: Annotated[str | None, typer.Option(help="Target text of an encoder-decoder.")] = None,
+    example: Annotated[
+        str | None, typer.Option(help="An embedded example: its model on its input, or on the INPUT.")
+    ] = None,
     question: Annotated[str | None, typer.Option(help="Of a model that finds its answer in the INPUT.")] = None,
     batch: Annotated[
         Path | None, typer.Option(help="File of inputs, one a line, to answer into --out (jsonl, json or tsv).")
@@ -70,6 +73,8 @@ def see(
     one to compare with. MODEL is run offline where it is a directory or was downloaded before; otherwise its files are
     fetched from the hub, once.
     """
+    if example is not None:
+        model, given = _example(example, model, given)
     if check:
         _check(model)
         return
@@ -134,6 +139,15 @@ def _check(model: str | None) -> None:
     _quiet()
     for line in said(load(model).model):
         print(line)
+
+
+def _example(name: str, given: str | None, more: str | None) -> tuple[str, str]:
+    from regard.cli.examples import example
+
+    folder, own = example(name)
+    if more is not None:
+        raise UserError("--example brings its model; give the INPUT alone")
+    return folder, own if given is None else given
 
 
 def _answer_file(model: str | None, given: str | None, batch: Path, out: list[Path], options: dict[str, Any]) -> None:

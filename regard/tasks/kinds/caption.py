@@ -11,6 +11,7 @@ from torch import Tensor
 from transformers import ViTImageProcessorPil
 
 from regard.errors import UserError
+from regard.seq2seq.score import scores
 from regard.tasks.data import files
 from regard.tasks.kind import Batch, Items, Kind, Rows, Tools, in_batches, label_loss
 from regard.tasks.metrics import accuracy
@@ -107,8 +108,6 @@ def _loss(model: Any, batch: Batch, smoothing: float) -> Tensor:
 
 
 def _scores(tools: Tools, model: Any, items: Items, rows: Rows) -> dict[str, float]:
-    from sacrebleu import corpus_bleu
-
     found = [""] * len(rows)
     for chosen in in_batches(items, SCORED):
         pixels = items.batch(chosen)["pixel_values"].to(model.device)
@@ -118,7 +117,7 @@ def _scores(tools: Tools, model: Any, items: Items, rows: Rows) -> dict[str, flo
     # both sides as the tokenizer writes them, so that its spaces are no mistakes
     wanted = [tools.tokenizer.decode(ids, skip_special_tokens=True) for ids in _ids(tools, rows)]
     exact = accuracy(found, wanted)
-    return {"score": exact, "exact": exact, "bleu": float(corpus_bleu(found, [wanted]).score)}
+    return {"score": exact, "exact": exact, "bleu": scores(found, wanted).bleu}
 
 
 def _ids(tools: Tools, rows: Rows) -> list[list[int]]:

@@ -122,6 +122,7 @@ CLASSIFY = Kind(
     says="A classifier of texts",
     defaults={
         "width": 64,
+        "layers": 3,
         "dropout": 0.5,
         "vocabulary": 20000,
         "tokens": 1024,

@@ -49,6 +49,7 @@ def _tools(recipe: TaskRecipe, rows: Rows) -> Tools:
         num_attention_heads=recipe.heads,
         intermediate_size=recipe.feed_forward or 2 * recipe.width,
         hidden_dropout_prob=recipe.dropout,
+        initializer_range=recipe.width**-0.5,
         image_size=side,
         patch_size=patch,
         **labels,
@@ -101,7 +102,7 @@ LOOK = Kind(
     tag="image-classification",
     says="A small vision Transformer",
     defaults={"width": 64, "layers": 3, "heads": 4, "dropout": 0.0, "tokens": 64, "warmup": 100, "average": 0.99}
-    | {"rate": 3e-3, "epochs": 150, "patience": 15, "mask": 0.125, "smoothing": 0.1},
+    | {"rate": 2e-3, "epochs": 150, "patience": 15, "mask": 0.125, "smoothing": 0.1},
     read=_read,
     tools=_tools,
     items=_items,

@@ -12,6 +12,7 @@ from torch import Tensor
 from regard.errors import UserError
 from regard.seq2seq.batches import padded
 from regard.seq2seq.directory import opened
+from regard.seq2seq.score import scores
 from regard.seq2seq.vocabulary import trained
 from regard.tasks.data import Row, columns
 from regard.tasks.kind import Batch, Items, Kind, Rows, Tools, in_batches, label_loss
@@ -80,8 +81,6 @@ def _loss(model: Any, batch: Batch, smoothing: float) -> Tensor:
 
 
 def _scores(tools: Tools, model: Any, items: Items, rows: Rows) -> dict[str, float]:
-    from sacrebleu import corpus_bleu
-
     found = [""] * len(rows)
     for chosen in in_batches(items, SCORED_TOKENS):
         batch = {name: value.to(model.device) for name, value in items.batch(chosen).items() if name != "labels"}
@@ -89,7 +88,7 @@ def _scores(tools: Tools, model: Any, items: Items, rows: Rows) -> dict[str, flo
             found[row] = tools.tokenizer.decode(ids, skip_special_tokens=True).strip()
     wanted = [row[1] for row in rows]
     exact = accuracy(found, wanted)
-    return {"score": exact, "exact": exact, "bleu": float(corpus_bleu(found, [wanted]).score)}
+    return {"score": exact, "exact": exact, "bleu": scores(found, wanted).bleu}
 
 
 def _written(model: Any, batch: Batch, items: Items, chosen: Sequence[int]) -> list[list[int]]:
@@ -104,7 +103,15 @@ SUMMARISE = Kind(
     name="summarise",
     tag="summarization",
     says="A summariser with a pointer",
-    defaults={"width": 64, "dropout": 0.1, "vocabulary": 600, "tokens": 2048, "warmup": 100, "average": 0.99}
+    defaults={
+        "width": 64,
+        "layers": 1,
+        "dropout": 0.1,
+        "vocabulary": 600,
+        "tokens": 2048,
+        "warmup": 100,
+        "average": 0.99,
+    }
     | {"rate": 3e-3, "epochs": 30, "patience": 6, "limit": 160, "smoothing": 0.0},
     read=_read,
     tools=_tools,

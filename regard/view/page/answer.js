@@ -33,7 +33,8 @@ function said(picture, answer) {
   if (!shown.length) return [make("span", { text: answer.text })];
   return shown.map((piece) => {
     const chance = piece.probability === null || piece.probability === undefined ? "" : `, ${number(piece.probability)}`;
-    const button = make("button", { type: "button", class: "piece", title: `row ${piece.slot}${chance}`, text: piece.text || "∅", onclick: () => select(picture, answer, piece.slot) });
+    const time = piece.begin === null || piece.begin === undefined ? "" : `, ${piece.begin.toFixed(2)} to ${piece.end.toFixed(2)} s`;
+    const button = make("button", { type: "button", class: "piece", title: `row ${piece.slot}${chance}${time}`, text: piece.text || "∅", onclick: () => select(picture, answer, piece.slot) });
     if (piece.label) button.append(make("span", { class: "tagged", text: piece.label }));
     pieces.push({ button, slot: piece.slot });
     return button;
