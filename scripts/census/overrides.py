@@ -31,6 +31,7 @@ BEIT = {"model_type": "beit", "hidden_size": 32, "num_hidden_layers": 4, "num_at
 BEIT |= {"patch_size": 8, "intermediate_size": 48, "out_features": ["stage1", "stage2", "stage3", "stage4"]}
 BEIT |= {"reshape_hidden_states": False, "use_relative_position_bias": True}
 WINDOWS = {"image_size": 64, "window_size": 4, "depths": [2, 2, 1], "num_heads": [2, 4, 8], "embed_dim": 16}
+NARROW = {"width_coefficient": 0.25, "depth_coefficient": 0.3, "hidden_dim": 320}
 ROPE = {"rope_type": "default", "rope_theta": 10000.0}
 HEAD = {"head_dim": 8}
 
@@ -67,7 +68,8 @@ OVERRIDES: dict[str, dict[str, Any]] = {
     "TimesformerConfig": {**VISION, "num_frames": 2},
     "VideoMAEConfig": {**VISION, "num_frames": 2},
     "VivitConfig": {"image_size": 32, "tubelet_size": [2, 8, 8], "num_frames": 4},
-    "AlignConfig": {"projection_dim": 640},
+    "AlignConfig": {"projection_dim": 80},
+    "AlignVisionConfig": NARROW,
     "BambaConfig": {"attn_layer_indices": [1], "num_hidden_layers": 2},
     "BltConfig": {"encoder_hash_byte_group_size": [2, 3], "patch_in_forward": True},
     "BltLocalEncoderConfig": {"hidden_size_global": 64},
@@ -91,7 +93,7 @@ OVERRIDES: dict[str, dict[str, Any]] = {
         "first_k_dense_replace": 1,
     },
     "EfficientLoFTRConfig": {"out_features": [8, 8, 16, 32], "stage_num_blocks": [1, 1, 1, 1]},
-    "EfficientNetConfig": {"hidden_dim": 2560},
+    "EfficientNetConfig": NARROW,
     "Emu3Config": {
         "vocabulary_map": {"<|extra_200|>": 1, "<image>": 2, **{f"<|visual token {n:06d}|>": 3 + n for n in range(8)}}
     },
@@ -169,25 +171,6 @@ OVERRIDES: dict[str, dict[str, Any]] = {
     },
     "CvtConfig": {"depth": [1, 2, 3], "embed_dim": [8, 16, 32], "num_heads": [1, 2, 4]},
     "LiltConfig": {"channel_shrink_ratio": 4, "hidden_size": 48},
-    "CohereCompassTextConfig": {"rope_parameters": {"full_attention": ROPE, "sliding_attention": ROPE}},
-    "CHMv2Config": {
-        "backbone_config": {
-            "model_type": "dinov3_vit",
-            "hidden_size": 32,
-            "num_hidden_layers": 4,
-            "num_attention_heads": 4,
-            "intermediate_size": 48,
-            "patch_size": 8,
-            "image_size": 32,
-            "out_indices": [1, 2, 3, 4],
-            "return_class_token": True,
-            "reshape_hidden_states": True,
-            "apply_layernorm": True,
-        },
-        "post_process_channels": [8, 8, 8, 8],
-        "reassemble_hidden_size": 32,
-        "fusion_hidden_size": 8,
-    },
     "DeepseekOcr2TextConfig": {"mlp_layer_types": ["dense", "sparse"]},
     "Ernie4_5_VLMoeTextConfig": {
         "rope_parameters": {"rope_type": "default", "rope_theta": 500000.0, "mrope_section": [1, 1, 2]}
@@ -211,7 +194,7 @@ OVERRIDES: dict[str, dict[str, Any]] = {
     "Dots3NoteVisionConfig": {
         "pyramid_num_routed": [0, 4],
         "adapter_in_dim": 32,
-        "adapter_out_dim": 32,
+        "adapter_out_dim": 32, "embed_dim": 32,
         "num_local_experts": 4,
     },
     "Dots3NoteAudioConfig": {"adapter_input_size": 32},
@@ -246,4 +229,30 @@ OVERRIDES: dict[str, dict[str, Any]] = {
         "num_queries": 10,
     },
     "MobileBertConfig": {"normalization_type": "layer_norm"},
+    "ASTConfig": {"max_length": 64, "num_mel_bins": 32},
+    "CHMv2Config": {
+        "backbone_config": {"hidden_size": 32, "patch_size": 8, "image_size": 64, "return_class_token": True},
+        "post_process_channels": [8, 8, 8, 8],
+        "reassemble_hidden_size": 32,
+        "fusion_hidden_size": 8,
+    },
+    "CohereCompassTextConfig": {
+        "rope_parameters": {
+            "full_attention": {**ROPE, "mrope_section": [2, 1, 1]},
+            "sliding_attention": {**ROPE, "mrope_section": [2, 1, 1]},
+        }
+    },
+    "ZambaConfig": {
+        "num_hidden_layers": 4,
+        "layers_block_type": ["linear_attention", "hybrid", "linear_attention", "hybrid"],
+    },
+    "Zamba2Config": {
+        "num_hidden_layers": 4,
+        "layers_block_type": ["linear_attention", "hybrid", "linear_attention", "hybrid"],
+        "hybrid_layer_ids": [1, 3],
+    },
+    "XmodConfig": {"default_language": "en_XX"},
+    "GlmAsrEncoderConfig": {"intermediate_size": 128},
+    "VoxtralEncoderConfig": {"intermediate_size": 128},
+    "VoxtralRealtimeEncoderConfig": {"intermediate_size": 128},
 }

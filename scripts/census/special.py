@@ -148,6 +148,11 @@ WHOLE: dict[str, Make] = {
         "decoder_input_ids": torch.randint(5, 60, (2, 7, c.decoder_config.num_channels), generator=g),
     },
     "rag": _rag,
+    "xcodec": lambda c, g: {"input_values": torch.randn(2, 1, 2000, generator=g)},
+    "speech-encoder-decoder": lambda c, g: {
+        "input_values": torch.randn(2, 2000, generator=g),
+        "decoder_input_ids": torch.randint(5, 60, (2, 7), generator=g),
+    },
     "seggpt": _seggpt,
     "kosmos-2": _kosmos,
     "colqwen2": _colqwen2,

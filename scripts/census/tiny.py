@@ -56,10 +56,20 @@ def settings_of(kind: Any, default: Any) -> dict[str, Any]:
         if isinstance(inner, Mapping):
             inner = None if is_auto(sub) else sub(**inner)
         if inner is not None and dataclasses.is_dataclass(type(inner)) and not is_auto(type(inner)):
-            settings[name] = _unusual(inner) | settings_of(type(inner), inner)
+            settings[name] = _staged(_unusual(inner) | settings_of(type(inner), inner))
             if is_auto(sub):
                 settings[name]["model_type"] = inner.model_type
     return merged(own_settings(kind, default) | settings, OVERRIDES.get(kind.__name__, {}))
+
+
+def _staged(settings: dict[str, Any]) -> dict[str, Any]:
+    """A backbone whose stages are its layers gets as many layers as it is asked for maps, and the maps of them all."""
+    wanted = settings.get("out_features")
+    if wanted is None or "num_hidden_layers" not in settings or "depths" in settings:
+        return settings
+    count = max(2, len(wanted))
+    names = [f"stage{number}" for number in range(count - len(wanted) + 1, count + 1)]
+    return settings | {"num_hidden_layers": count, "out_features": names}
 
 
 def _unusual(inner: Any) -> dict[str, Any]:
