@@ -120,10 +120,12 @@ def _dense_mask(call: AttentionCall, where: str) -> tuple[Ranges, Tensor | None]
 
 
 def _without_mask(call: AttentionCall) -> Ranges:
-    """transformers' rule without a mask: causal, aligned to the first key, if the call or the module says so."""
+    """transformers' rule without a mask: causal, aligned to the first key, if the call or the module says so. The
+    models' own eager functions have no such rule: without a mask, all is seen."""
     num_queries, num_keys, device = call.query.shape[2], call.key.shape[2], call.query.device
     said = call.keywords.get("is_causal")
-    causal = bool(getattr(call.module, "is_causal", True) if said is None else said) and num_queries > 1
+    causal = bool(getattr(call.module, "is_causal", True) if said is None else said)
+    causal = causal and num_queries > 1 and not call.is_eager
 
     def make() -> Ranges:
         if not causal:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -126,7 +126,8 @@ def _tower(name: str, module: nn.Module, model: PreTrainedModel, parent: PreTrai
         return role
     if tower is not None:
         return tower
-    tower = MAIN_INPUTS.get(model.main_input_name)
+    main: Any = model.main_input_name  # some models name several
+    tower = MAIN_INPUTS.get(main if isinstance(main, str) else main[0])
     if tower is not None and "input_ids" not in parameters_of(parent):
         return tower
     config = getattr(module, "config", model.config)

@@ -34,6 +34,8 @@ class AttentionCall:
     """One call of the interface, as the model made it. query [B,H,Tq,D], key [B,G,Tk,D], value [B,G,Tk,Dv].
 
     mask: what the model passed; keywords: everything else it passed. questions: what the masks of this forward mean.
+    is_eager: whether the model's own eager function makes the output, to which no mask means that all is seen; to the
+    others it may mean causal.
     """
 
     module: nn.Module
@@ -45,6 +47,7 @@ class AttentionCall:
     scaling: float | None
     keywords: Mapping[str, Any]
     questions: Questions
+    is_eager: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -243,8 +246,8 @@ def _masks() -> dict[str, Any]:
 
 
 @cache
-def _attending(own: Callable[..., Any]) -> Callable[..., Any]:
-    return partial(_attend, own)
+def _attending(own: Callable[..., Any], is_eager: bool = False) -> Callable[..., Any]:
+    return partial(_attend, own, is_eager)
 
 
 @cache
@@ -255,7 +258,7 @@ def _asking(own: Callable[..., Any]) -> Callable[..., Any]:
 @torch.compiler.disable
 def _interface(self: AttentionInterface, attn_implementation: str, default: Callable[..., Any]) -> Callable[..., Any]:
     if attn_implementation == "eager":
-        return _attending(default)
+        return _attending(default, is_eager=True)
     function = _get_interface(self, attn_implementation, default)
     wrapped = isinstance(function, partial) and function.func is _attend
     return function if wrapped else _attending(function)
@@ -268,6 +271,7 @@ def _no_default(*args: Any, **kwargs: Any) -> Any:
 @torch.compiler.disable
 def _attend(
     own: Callable[..., Any],
+    is_eager: bool,
     module: nn.Module,
     query: Tensor,
     key: Tensor,
@@ -280,7 +284,8 @@ def _attend(
     if attached is not None:
         rest = dict(keywords)
         dropout, scaling = rest.pop("dropout", 0.0), rest.pop("scaling", None)
-        call = AttentionCall(module, query, key, value, attention_mask, dropout, scaling, rest, attached.questions)
+        made = (module, query, key, value, attention_mask, dropout, scaling, rest, attached.questions, is_eager)
+        call = AttentionCall(*made)
         out = attached.handler.attend(call)
         if out is not None:
             assert out.shape == (query.shape[0], query.shape[2], query.shape[1], value.shape[3])

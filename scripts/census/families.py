@@ -13,6 +13,8 @@ from transformers import PreTrainedModel
 MODELS = Path(transformers.__file__).parent / "models"
 # The whole model, where the shortest name is that of a part of it.
 PLAIN: dict[str, str] = {
+    "musicgen": "MusicgenForConditionalGeneration",
+    "musicgen_melody": "MusicgenMelodyForConditionalGeneration",
     "slanet": "SLANetForTableRecognition",
     "slanext": "SLANeXtForTableRecognition",
 }

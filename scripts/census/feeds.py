@@ -66,8 +66,8 @@ def feeds(model: Any, padding: bool, counts: Mapping[str, int], seed: int = 1) -
         yield WHOLE[config.model_type](config, make)
         return
     words, rest = texts(model, names, padding, counts, seed), others(model, names, seed)
-    pictures = [image for image in images(model, names, seed) if "pixel_values" in names]
-    if model.main_input_name == "pixel_values":
+    pictures = list(images(model, names, seed)) if names & {"pixel_values", "pixel_values_videos"} else []
+    if str(model.main_input_name).startswith("pixel_values"):
         for image in pictures:
             yield image | rest
     for image in pictures:
@@ -161,6 +161,10 @@ def images(model: Any, names: set[str], seed: int) -> Iterator[Inputs]:
         flat = torch.rand(2, 16, channels * patch**2, generator=make)
         yield {"pixel_values": flat, "image_position_ids": at.expand(2, -1, -1)}
     whole = _whole(config, vision, channels, make)
+    if "pixel_values_videos" in names and "pixel_values" not in names:
+        frames = size_of(config, "num_frames", "frames_per_clip", default=2)
+        yield {"pixel_values_videos": whole[:, None].expand(-1, frames, -1, -1, -1).contiguous()}
+        return
     sizes = {"image_sizes": torch.tensor([list(whole.shape[-2:])] * 2)} if "image_sizes" in names else {}
     several = {"pixel_values": whole[:, None].expand(-1, 2, *[-1] * (whole.ndim - 1)).contiguous(), **sizes}
     yield {"pixel_values": whole, **sizes}

@@ -31,6 +31,10 @@ BEIT = {"model_type": "beit", "hidden_size": 32, "num_hidden_layers": 4, "num_at
 BEIT |= {"patch_size": 8, "intermediate_size": 48, "out_features": ["stage1", "stage2", "stage3", "stage4"]}
 BEIT |= {"reshape_hidden_states": False, "use_relative_position_bias": True}
 WINDOWS = {"image_size": 64, "window_size": 4, "depths": [2, 2, 1], "num_heads": [2, 4, 8], "embed_dim": 16}
+NARROW = {"width_coefficient": 0.25, "depth_coefficient": 0.3, "hidden_dim": 320}
+DPR = {"model_type": "dpr", "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "vocab_size": 128}
+BART = {"model_type": "bart", "d_model": 32, "encoder_layers": 2, "decoder_layers": 2, "vocab_size": 128}
+BART |= {"encoder_attention_heads": 4, "decoder_attention_heads": 4, "encoder_ffn_dim": 48, "decoder_ffn_dim": 48}
 ROPE = {"rope_type": "default", "rope_theta": 10000.0}
 HEAD = {"head_dim": 8}
 
@@ -67,7 +71,8 @@ OVERRIDES: dict[str, dict[str, Any]] = {
     "TimesformerConfig": {**VISION, "num_frames": 2},
     "VideoMAEConfig": {**VISION, "num_frames": 2},
     "VivitConfig": {"image_size": 32, "tubelet_size": [2, 8, 8], "num_frames": 4},
-    "AlignConfig": {"projection_dim": 640},
+    "AlignConfig": {"projection_dim": 80},
+    "AlignVisionConfig": NARROW,
     "BambaConfig": {"attn_layer_indices": [1], "num_hidden_layers": 2},
     "BltConfig": {"encoder_hash_byte_group_size": [2, 3], "patch_in_forward": True},
     "BltLocalEncoderConfig": {"hidden_size_global": 64},
@@ -90,8 +95,14 @@ OVERRIDES: dict[str, dict[str, Any]] = {
         "n_shared_experts": 1,
         "first_k_dense_replace": 1,
     },
-    "EfficientLoFTRConfig": {"out_features": [8, 8, 16, 32], "stage_num_blocks": [1, 1, 1, 1]},
-    "EfficientNetConfig": {"hidden_dim": 2560},
+    "EfficientLoFTRConfig": {
+        "hidden_size": 256,
+        "num_attention_heads": 8,
+        "num_key_value_heads": 8,
+        "stage_num_blocks": [1, 1, 1, 1],
+        "head_dim": 32,
+    },
+    "EfficientNetConfig": NARROW,
     "Emu3Config": {
         "vocabulary_map": {"<|extra_200|>": 1, "<image>": 2, **{f"<|visual token {n:06d}|>": 3 + n for n in range(8)}}
     },
@@ -100,10 +111,11 @@ OVERRIDES: dict[str, dict[str, Any]] = {
     "FunAsrNanoConfig": {"adaptor_config": {"intermediate_size": 8}},
     "Gemma4AssistantConfig": {
         "text_config": {
+            "num_hidden_layers": 4,
+            "layer_types": ["sliding_attention", "full_attention"] * 2,
+            "num_kv_shared_layers": 2,
             "hidden_size_per_layer_input": 0,
             "vocab_size_per_layer_input": 0,
-            "num_hidden_layers": 2,
-            "num_kv_shared_layers": 2,
         }
     },
     "GradiumPhononTTSConfig": {"flow_head_config": {"condition_dim": 32}},
@@ -127,7 +139,7 @@ OVERRIDES: dict[str, dict[str, Any]] = {
         "num_quantizers": 8,
     },
     "MoonshineStreamingConfig": {"num_key_value_heads": 4},
-    "NemotronConfig": HEAD,
+    "NemotronConfig": {**HEAD, "num_key_value_heads": 2},
     "PerceiverConfig": {
         "d_model": 32,
         "d_latents": 32,
@@ -169,25 +181,6 @@ OVERRIDES: dict[str, dict[str, Any]] = {
     },
     "CvtConfig": {"depth": [1, 2, 3], "embed_dim": [8, 16, 32], "num_heads": [1, 2, 4]},
     "LiltConfig": {"channel_shrink_ratio": 4, "hidden_size": 48},
-    "CohereCompassTextConfig": {"rope_parameters": {"full_attention": ROPE, "sliding_attention": ROPE}},
-    "CHMv2Config": {
-        "backbone_config": {
-            "model_type": "dinov3_vit",
-            "hidden_size": 32,
-            "num_hidden_layers": 4,
-            "num_attention_heads": 4,
-            "intermediate_size": 48,
-            "patch_size": 8,
-            "image_size": 32,
-            "out_indices": [1, 2, 3, 4],
-            "return_class_token": True,
-            "reshape_hidden_states": True,
-            "apply_layernorm": True,
-        },
-        "post_process_channels": [8, 8, 8, 8],
-        "reassemble_hidden_size": 32,
-        "fusion_hidden_size": 8,
-    },
     "DeepseekOcr2TextConfig": {"mlp_layer_types": ["dense", "sparse"]},
     "Ernie4_5_VLMoeTextConfig": {
         "rope_parameters": {"rope_type": "default", "rope_theta": 500000.0, "mrope_section": [1, 1, 2]}
@@ -196,7 +189,7 @@ OVERRIDES: dict[str, dict[str, Any]] = {
     "FalconH1Config": {"mamba_d_ssm": 64, "mamba_n_heads": 4, "mamba_d_head": 16},
     "GraniteMoeHybridConfig": {"layer_types": ["linear_attention", "full_attention"], "num_hidden_layers": 2},
     "Granite4VisionConfig": {"deepstack_layer_map": [[-1, 0]]},
-    "MuseSparkVisionConfig": {"num_hidden_layers": 4},
+    "MuseSparkVisionConfig": {"num_hidden_layers": 4, "layer_types": ["window_attention", "full_attention"] * 2},
     "ShieldGemma2Config": {"mm_tokens_per_image": 4, "vision_config": {"patch_size": 8, "image_size": 32}},
     "Gemma3Config": {"mm_tokens_per_image": 4, "vision_config": {"patch_size": 8, "image_size": 32}},
     "SuperGlueConfig": {
@@ -212,6 +205,7 @@ OVERRIDES: dict[str, dict[str, Any]] = {
         "pyramid_num_routed": [0, 4],
         "adapter_in_dim": 32,
         "adapter_out_dim": 32,
+        "embed_dim": 32,
         "num_local_experts": 4,
     },
     "Dots3NoteAudioConfig": {"adapter_input_size": 32},
@@ -246,4 +240,42 @@ OVERRIDES: dict[str, dict[str, Any]] = {
         "num_queries": 10,
     },
     "MobileBertConfig": {"normalization_type": "layer_norm"},
+    "ASTConfig": {"max_length": 64, "num_mel_bins": 32},
+    "CHMv2Config": {
+        "backbone_config": {"hidden_size": 32, "patch_size": 8, "image_size": 64, "return_class_token": True},
+        "post_process_channels": [8, 8, 8, 8],
+        "reassemble_hidden_size": 32,
+        "fusion_hidden_size": 8,
+    },
+    "CohereCompassTextConfig": {
+        "rope_parameters": {
+            "full_attention": {**ROPE, "mrope_section": [2, 1, 1]},
+            "sliding_attention": {**ROPE, "mrope_section": [2, 1, 1]},
+        }
+    },
+    "ZambaConfig": {
+        "num_hidden_layers": 4,
+        "layers_block_type": ["linear_attention", "hybrid", "linear_attention", "hybrid"],
+    },
+    "Zamba2Config": {
+        "num_hidden_layers": 4,
+        "layers_block_type": ["linear_attention", "hybrid", "linear_attention", "hybrid"],
+        "hybrid_layer_ids": [1, 3],
+    },
+    "XmodConfig": {"default_language": "en_XX"},
+    "GlmAsrEncoderConfig": {"intermediate_size": 128},
+    "VoxtralEncoderConfig": {"intermediate_size": 128},
+    "VoxtralRealtimeEncoderConfig": {"intermediate_size": 128},
+    "PocketTTSConfig": {"flow_head_config": {"condition_dim": 32}},
+    "RecurrentGemmaConfig": {"num_hidden_layers": 3},
+    "RagConfig": {"n_docs": 2, "question_encoder": DPR, "generator": BART},
+    "Molmo2AdapterConfig": {"vision_feature_layer": [0, 1]},
+    "Qwen4ExpTextConfig": {"num_key_value_heads": 2, "num_attention_heads": 4, "head_dim": 8},
+    "Gemma4UnifiedAssistantConfig": {
+        "text_config": {
+            "num_hidden_layers": 4,
+            "layer_types": ["sliding_attention", "full_attention"] * 2,
+            "num_kv_shared_layers": 2,
+        }
+    },
 }

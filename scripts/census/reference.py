@@ -153,6 +153,10 @@ def mixing_error(one: Seen, weights: Tensor, noted: tuple[Tensor, Tensor], input
     given, out = noted
     module: Any = one.module
     if one.form == "sampled":
+        if not hasattr(module, "value_proj"):  # D-FINE's and its kin's take the values as they are
+            values = given.unflatten(-1, (weights.shape[1], -1)).transpose(1, 2)
+            error = ((weights @ values).transpose(1, 2).flatten(2) - out).abs()
+            return float(error.max() / out.abs().max().clamp(min=1))
         values = module.value_proj(given).unflatten(-1, (weights.shape[1], -1)).transpose(1, 2)
         error = (module.output_proj((weights @ values).transpose(1, 2).flatten(2)) - out).abs()
         return float(error.max() / out.abs().max().clamp(min=1))

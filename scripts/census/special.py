@@ -148,6 +148,23 @@ WHOLE: dict[str, Make] = {
         "decoder_input_ids": torch.randint(5, 60, (2, 7, c.decoder_config.num_channels), generator=g),
     },
     "rag": _rag,
+    "patchtst": lambda c, g: {"past_values": torch.randn(2, c.context_length, c.num_input_channels, generator=g)},
+    "patchtsmixer": lambda c, g: {"past_values": torch.randn(2, c.context_length, c.num_input_channels, generator=g)},
+    "timesfm": lambda c, g: {
+        "past_values": torch.randn(2, 64, generator=g),
+        "past_values_padding": torch.zeros(2, 64, dtype=torch.int64),
+        "freq": torch.zeros(2, 1, dtype=torch.int64),
+    },
+    "xclip": lambda c, g: {
+        "pixel_values": torch.randn(2, c.vision_config.num_frames, 3, 64, 64, generator=g),
+        "input_ids": torch.randint(5, 60, (2, 11), generator=g),
+    },
+    "granite_speech5_ctc": lambda c, g: {"input_features": torch.randn(2, 40, 160, generator=g)},
+    "xcodec": lambda c, g: {"input_values": torch.randn(2, 1, 2000, generator=g)},
+    "speech-encoder-decoder": lambda c, g: {
+        "input_values": torch.randn(2, 2000, generator=g),
+        "decoder_input_ids": torch.randint(5, 60, (2, 7), generator=g),
+    },
     "seggpt": _seggpt,
     "kosmos-2": _kosmos,
     "colqwen2": _colqwen2,

@@ -33,6 +33,8 @@ RULES: list[tuple[str, Any]] = [
     (r"^(num_experts|num_local_experts|n_routed_experts|moe_num_experts)$", 4),
     (r"^(num_experts_per_tok|moe_topk|moe_k|n_group|topk_group|num_selected_experts|n_shared_experts)$", 1),
     (r"^num_queries$", 10),
+    (r"^output_channels$", WIDTH),
+    (r"^num_(spatial|uid)_rope_pairs(_per_axis)?$|(^|_)n_groups$", 1),
     (r"^(rotary_dim|rotary_emb_dim)$", 4),
     (r"^mamba_(n_heads|num_heads)$", 4),
     (r"^mamba_(d_head|head_dim)$", 16),
@@ -56,10 +58,20 @@ def settings_of(kind: Any, default: Any) -> dict[str, Any]:
         if isinstance(inner, Mapping):
             inner = None if is_auto(sub) else sub(**inner)
         if inner is not None and dataclasses.is_dataclass(type(inner)) and not is_auto(type(inner)):
-            settings[name] = _unusual(inner) | settings_of(type(inner), inner)
+            settings[name] = _staged(_unusual(inner) | settings_of(type(inner), inner))
             if is_auto(sub):
                 settings[name]["model_type"] = inner.model_type
     return merged(own_settings(kind, default) | settings, OVERRIDES.get(kind.__name__, {}))
+
+
+def _staged(settings: dict[str, Any]) -> dict[str, Any]:
+    """A backbone whose stages are its layers gets as many layers as it is asked for maps, and the maps of them all."""
+    wanted = settings.get("out_features")
+    if wanted is None or "num_hidden_layers" not in settings or "depths" in settings:
+        return settings
+    count = max(2, len(wanted))
+    names = [f"stage{number}" for number in range(count - len(wanted) + 1, count + 1)]
+    return settings | {"num_hidden_layers": count, "out_features": names}
 
 
 def _unusual(inner: Any) -> dict[str, Any]:
@@ -158,6 +170,9 @@ def _rotary(kind: Any, config: Any) -> dict[str, Any]:
     if "mrope_section" not in Path(code.origin).read_text(encoding="utf-8"):
         return {}
     parameters = _value(config, "rope_parameters") or {"rope_type": "default", "rope_theta": 10000.0}
+    if any(isinstance(value, Mapping) for value in parameters.values()):
+        each = {name: {**value, "mrope_section": [2, 1, 1]} for name, value in parameters.items()}
+        return {"rope_parameters": each}
     return {"rope_parameters": {**parameters, "mrope_section": [2, 1, 1]}}
 
 
@@ -172,6 +187,8 @@ def _value(config: Any, name: str) -> Any:
 def _small(name: str, value: Any, staged: bool = False) -> Any:
     if isinstance(value, list | tuple) and re.search(r"depths?$|num_(hidden_)?layers$|^layers$", name):
         return [1] * len(value) if all(isinstance(v, int) for v in value) else None
+    if name == "decoder_in_channels" and isinstance(value, list | tuple):
+        return [WIDTH] * len(value)
     if name == "image_size":
         many = isinstance(value, list | tuple) and all(isinstance(v, int) for v in value)
         return [min(v, 64) for v in value] if many else min(value, 64) if isinstance(value, int) else None

@@ -258,3 +258,18 @@ def test_being_attached_costs_a_forward_little() -> None:
             model(**inputs)
             attached = calls_in(lambda: model(**inputs))
     assert attached - plain <= 300  # 220 for two layers, one mask and two models inside one another
+
+
+def test_without_a_mask_eager_attention_sees_all_and_sdpa_is_causal_where_the_module_does_not_say() -> None:
+    from transformers import SplinterConfig, SplinterModel
+
+    sizes = {"hidden_size": 16, "num_attention_heads": 2, "num_hidden_layers": 1, "intermediate_size": 16}
+    model = SplinterModel(SplinterConfig(vocab_size=64, **sizes)).eval()
+    assert model.config._attn_implementation == "eager"  # which splinter's class has no other
+    assert not hasattr(model.encoder.layer[0].attention.self, "is_causal")
+    ids = torch.tensor([[5, 6, 7, 8, 9]])
+    with torch.no_grad(), attach(model) as trace:
+        shown = model(ids, output_attentions=True).attentions[0]
+    ours = torch.stack([trace.weights(0, head) for head in range(2)])
+    assert float(shown[0, 0, 0, 4]) > 0.01
+    assert torch.allclose(ours, shown[0], atol=1e-6)

@@ -52,15 +52,15 @@ class Sampled:
 
 
 def _placed(shares: Tensor, grid: Tensor, height: int, width: int) -> Tensor:
-    """[B, H, rows, height · width] from shares [B, H, rows, P] and places [B, H, rows, P, 2]."""
+    """[B, H, rows, height · width] from shares [B, H, rows, P] and places [B, H, rows, P, 2]; NaN lies outside."""
     x = ((grid[..., 0] + 1) * width - 1) / 2
     y = ((grid[..., 1] + 1) * height - 1) / 2
     out = shares.new_zeros(*shares.shape[:-1], height * width)
     for column in (x.floor(), x.floor() + 1):
         for row in (y.floor(), y.floor() + 1):
             inside = (column >= 0) & (column < width) & (row >= 0) & (row < height)
-            near = (1 - (x - column).abs()) * (1 - (y - row).abs()) * inside
-            at = (row.clamp(0, height - 1) * width + column.clamp(0, width - 1)).long()
+            near = ((1 - (x - column).abs()) * (1 - (y - row).abs())).where(inside, 0.0)
+            at = (row * width + column).where(inside, 0.0).long()
             out.scatter_add_(-1, at, shares * near)
     return out
 
