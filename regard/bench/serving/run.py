@@ -33,8 +33,8 @@ def run(
     reuse: bool = True,
     alone: int | None = None,
 ) -> dict[str, Any]:
-    """Replay a load. contestants: of NAMES; batches: sizes of static batches; reuse: requests share pages; alone: how many
-    of the requests are answered one by one, None for all. Raises UserError for other names."""
+    """Replay a load. contestants: of NAMES; batches: sizes of static batches; reuse: requests share pages; alone: how
+    many of the requests are answered one by one, None for all. Raises UserError for other names."""
     unknown = next((name for name in contestants if name not in NAMES), None)
     if unknown is not None:
         raise UserError(f"--against {unknown}: one of {', '.join(NAMES)} is needed")
