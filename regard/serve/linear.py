@@ -1,11 +1,12 @@
 """Linear layers for serving: those that share an input joined into one product, weights packed once.
 
 Weights that are bfloat16 numbers, whatever type holds them, are stored as such: half the bytes to read, the same bits
-of every result.
+of every result. int8 is asked for by name, for it changes results.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -17,6 +18,27 @@ JOINED = (
     ("q_proj", "k_proj", "v_proj"),
     ("gate_proj", "up_proj"),
 )
+
+Pack = Callable[[Tensor, Tensor | None], PackedLinear]
+
+
+def as_stored(weight: Tensor, bias: Tensor | None) -> PackedLinear:
+    """bfloat16 where that changes no number, float32 otherwise."""
+    half = weight.detach().bfloat16()
+    return PackedLinear.pack(half if bool((half == weight).all()) else weight.detach().float(), bias)
+
+
+def as_float32(weight: Tensor, bias: Tensor | None) -> PackedLinear:
+    """float32, whatever the numbers are."""
+    return PackedLinear.pack(weight.detach().float(), bias)
+
+
+def as_int8(weight: Tensor, bias: Tensor | None) -> PackedLinear:
+    """int8 with a scale per output; rows of the input are rounded to int8 too, each with a scale of its own."""
+    return PackedLinear.quantised(weight, bias, rows=True)
+
+
+WEIGHTS: dict[str, Pack] = {"stored": as_stored, "float32": as_float32, "int8": as_int8}
 
 
 class Packed(nn.Module):
@@ -68,21 +90,21 @@ class Part(nn.Module):
         return self.shared.part(x, self.index)
 
 
-def pack(model: nn.Module) -> int:
+def pack(model: nn.Module, how: Pack = as_stored) -> int:
     """Replace every linear layer of a model by a packed one, joining those that share an input; how many products
     are left. The weights of replaced layers are let go."""
     products = 0
     for module in list(model.modules()):
-        products += _join(module)
+        products += _join(module, how)
         for name, child in list(module.named_children()):
-            made = _packed(child)
+            made = _packed(child, how)
             if made is not None:
                 setattr(module, name, made)
                 products += 1
     return products
 
 
-def _join(module: nn.Module) -> int:
+def _join(module: nn.Module, how: Pack) -> int:
     made = 0
     for names in JOINED:
         layers: list[Any] = [getattr(module, name, None) for name in names]
@@ -93,29 +115,23 @@ def _join(module: nn.Module) -> int:
         if any(layer.bias is not None for layer in layers):
             bias = torch.cat([_bias(layer) for layer in layers])
         sizes = [layer.out_features for layer in layers]
-        shared = Shared(PackedLinear.pack(_stored(weight), bias), sizes, weight.dtype)
+        shared = Shared(how(weight, bias), sizes, weight.dtype)
         for index, name in enumerate(names):
             setattr(module, name, Part(shared, index, weight.shape[1]))
         made += 1
     return made
 
 
-def _stored(weight: Tensor) -> Tensor:
-    """The weight as bfloat16 where that changes none of its numbers."""
-    half = weight.bfloat16()
-    return half if bool((half == weight).all()) else weight.float()
-
-
 def _bias(layer: nn.Linear) -> Tensor:
     return layer.weight.new_zeros(layer.out_features) if layer.bias is None else layer.bias.detach()
 
 
-def _packed(layer: nn.Module) -> Packed | None:
+def _packed(layer: nn.Module, how: Pack) -> Packed | None:
     """The packed form of a linear layer (or of GPT-2's, which keeps its weight transposed); None for other modules."""
     if type(layer) is nn.Linear:
-        return Packed(PackedLinear.pack(_stored(layer.weight.detach()), layer.bias), layer.weight.dtype)
+        return Packed(how(layer.weight, layer.bias), layer.weight.dtype)
     if type(layer).__name__ == "Conv1D" and getattr(layer, "nf", None) is not None:
         weight: Any = layer.weight
         bias: Any = layer.bias
-        return Packed(PackedLinear.pack(_stored(weight.detach().T), bias), weight.dtype)
+        return Packed(how(weight.T, bias), weight.dtype)
     return None

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from regard import core
 from regard.run.native import NATIVE
+from regard.run.native.views import Views
 from regard.run.pages import new_pages, write_pages
 from regard.serve.pool import Copy
 from regard.serve.scheduler import Work
@@ -36,6 +37,11 @@ class Attends:
         """The scores in core records."""
         return (core.Dot(self.scale), *(() if self.softcap is None else (core.Softcap(self.softcap),)))
 
+    @property
+    def alike(self) -> tuple[Any, ...]:
+        """The same for layers whose attention differs in its tensors alone."""
+        return self.window, self.scale, self.softcap, None if self.sink is None else self.layer
+
 
 class Pages:
     """Key and value pages of every layer. groups: by window, the number of its group and how many pages it has."""
@@ -47,15 +53,25 @@ class Pages:
         self.page_size = page_size
         self.dtype = dtype
         self.by_layer: dict[int, tuple[int, Tensor, Tensor]] = {}
+        self._views: dict[int, tuple[Any, Any]] = {}
 
-    def of(self, how: Attends, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """The pages of a layer, made when it is first met. k, v [T,G,D]."""
+    def of(self, how: Attends, groups: int, key_width: int, value_width: int) -> tuple[int, Tensor, Tensor]:
+        """The group of a layer's pages and its key and value pages, made when it is first met."""
         pages = self.by_layer.get(how.layer)
         if pages is None:
             group, num_pages = self.groups[how.window]
-            made = new_pages(num_pages, k.shape[1], k.shape[2], v.shape[2], self.page_size, self.dtype)
+            made = new_pages(num_pages, groups, key_width, value_width, self.page_size, self.dtype)
             pages = self.by_layer[how.layer] = (group, *made)
-        return pages[1], pages[2]
+        return pages
+
+    def views(self, layer: int) -> tuple[Any, Any]:
+        """A layer's pages as the native core is told of them."""
+        found = self._views.get(layer)
+        if found is None:
+            _, keys, values = self.by_layer[layer]
+            views = Views()
+            found = self._views[layer] = views.view(keys), views.view(values)
+        return found
 
     def copy(self, copies: Sequence[Copy]) -> None:
         """Copy pages, in order."""
@@ -72,12 +88,12 @@ class StepLayout:
         self.work = work
         self.page_size = page_size
         counts = [w.stop - w.start for w in work]
+        self.num_single = next((i for i, count in enumerate(counts) if count > 1), len(counts))  # first ones of one row
         self.cu_rows = [0, *accumulate(counts)]
         self.lengths = torch.tensor([w.stop for w in work], dtype=torch.int32)
-        starts = torch.tensor([w.start for w in work])
-        self.sequence_of_row = torch.arange(len(work)).repeat_interleave(torch.tensor(counts))
-        first_row = torch.tensor(self.cu_rows[:-1])
-        self.positions = (starts - first_row)[self.sequence_of_row] + torch.arange(self.cu_rows[-1])
+        # Plain Python: a step has few rows, and threads that would share them cost more than the work.
+        self.sequence_of_row = torch.tensor([i for i, count in enumerate(counts) for _ in range(count)])
+        self.positions = torch.tensor([position for w in work for position in range(w.start, w.stop)])
         self._tables: dict[int, Tensor] = {}
         self._slots: dict[int, Tensor] = {}
         self._layouts: dict[int, core.Paged] = {}
@@ -111,11 +127,10 @@ class StepLayout:
 
     def plan(self, how: Attends, group: int, q: Tensor, keys: Tensor, values: Tensor) -> core.Plan:
         """The attention of one layer; layers that attend alike share all but the tensors."""
-        alike = (how.window, how.scale, how.softcap, None if how.sink is None else how.layer)
-        plan = self._plans.get(alike)
+        plan = self._plans.get(how.alike)
         if plan is None:
             layout = self.layout(group)
-            plan = self._plans[alike] = core.Plan(
+            plan = self._plans[how.alike] = core.Plan(
                 q,
                 keys,
                 values,
@@ -133,8 +148,7 @@ def write_and_attend(q: Tensor, k: Tensor, v: Tensor, how: Attends, layout: Step
     """Put the step's keys and values into their pages, and attend. q [1,H,T,Dk], k [1,G,T,Dk], v [1,G,T,Dv] ->
     [1,T,H,Dv]."""
     k, v = k[0].transpose(0, 1), v[0].transpose(0, 1)
-    keys, values = pages.of(how, k, v)
-    group = pages.groups[how.window][0]
+    group, keys, values = pages.of(how, k.shape[1], k.shape[2], v.shape[2])
     write_pages(k, v, layout.slots(group), keys, values)
     out = NATIVE.walk(layout.plan(how, group, q, keys, values), None, True).out
     assert out is not None

@@ -22,7 +22,8 @@ from regard.errors import UserError
 from regard.hf.families import HARMLESS, SINKS
 from regard.hf.masks import ModelMask, _cells
 from regard.hf.seam import AttentionCall, Handler, handling
-from regard.serve.linear import pack
+from regard.serve.fused import Fused, why_not
+from regard.serve.linear import WEIGHTS, pack
 from regard.serve.look import Looking, Wanted
 from regard.serve.pages import Attends, Pages, StepLayout, write_and_attend
 from regard.serve.pool import Copy, Group, Pool
@@ -53,7 +54,14 @@ class Runner(Handler):
 
     masks: Literal["own", "described", "none"] = "described"
 
-    def __init__(self, model: PreTrainedModel, page_size: int = 16, dtype: torch.dtype = torch.float32) -> None:
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        page_size: int = 16,
+        dtype: torch.dtype = torch.float32,
+        weights: str = "stored",
+        fuse: bool = True,
+    ) -> None:
         self.model = model
         self.page_size = page_size
         self.dtype = dtype
@@ -64,15 +72,22 @@ class Runner(Handler):
         self.layout: StepLayout | None = None
         self.pages = Pages({}, page_size, dtype)
         self.observer: Looking | None = None
+        self.fused: Fused | None = None
+        self.rounds = weights == "int8"
         _check(model, self.name)
+        self.unfused = why_not(model) if fuse else "what it was told not to fuse"
         probe = _probe_ids(model)
         with torch.inference_mode():
             plain = [model(input_ids=ids[None], use_cache=False).logits[0].float() for ids in probe]
         self._attached = ExitStack()
         try:
-            pack(model)
+            if self.unfused is not None:
+                pack(model, WEIGHTS[weights])
             self._attached.enter_context(handling(model, self))
             self._try(probe, plain)
+            if self.unfused is None:
+                self.fused = Fused(model, list(self.attends.values()), WEIGHTS[weights])
+                self._try(probe, plain)
         except BaseException:
             self._attached.close()
             raise
@@ -151,6 +166,11 @@ class Runner(Handler):
         self.observer = looking
         try:
             with torch.inference_mode():
+                if self.fused is not None:
+                    logits = self.fused.run(ids, self.layout, keep, self.pages, looking)
+                    if looking is not None:
+                        looking.finish()
+                    return logits
                 out = self.model(
                     input_ids=ids[None],
                     attention_mask=torch.ones((1, len(ids)), dtype=torch.bool),
@@ -197,7 +217,8 @@ class Runner(Handler):
 
     def _try(self, probe: list[Tensor], plain: list[Tensor]) -> None:
         """The probes in pages, in chunks side by side, against the model's plain forward."""
-        self.pages = Pages({None: (0, 16)}, self.page_size, self.dtype)
+        windows = {None} | {shape.window for shape in self.shapes.values()}
+        self.pages = Pages({window: (0, 16) for window in windows}, self.page_size, self.dtype)
         pool = Pool([Group(16)], self.page_size, reuse=False)
         written = [_written(ids, pool) for ids in probe]
         for w in written:
@@ -212,7 +233,7 @@ class Runner(Handler):
                 parts.append(part)
         for own, parts in zip(plain, found):
             scale, off = float(own.abs().max()), float((torch.cat(parts) - own).abs().max())
-            if not off <= 2e-3 * max(1.0, scale):
+            if not off <= (0.5 if self.rounds else 2e-3) * max(1.0, scale):
                 raise UserError(
                     f"{self.name} computes other logits from pages than alone (off by {off:.2g}, the largest is "
                     f"{scale:.2g}), so it is not served; its attention depends on more than position and window"

@@ -1,4 +1,4 @@
-"""From logits to tokens, in torch: the meaning of every sampling option.
+"""From logits to tokens: the meaning of every sampling option, in torch, and the native kernel that does the same.
 
 Row by row: a logit bias and penalties change the logits; then x ← x / temperature; then top_k keeps the k largest;
 top_p, of what is left, the smallest set of the most probable tokens with at least so much probability; min_p those
@@ -12,10 +12,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from regard.run import native
+from regard.run.native.extension import extension
 from regard.serve.request import Sampling
 
 MASK = (1 << 64) - 1
@@ -58,7 +61,34 @@ def uniform(key: int, step: int) -> float:
 
 
 def choose(logits: Tensor, rows: Sequence[Row]) -> list[int]:
-    """A token for every row of logits [rows, vocabulary] float32, which may be changed in place."""
+    """A token for every row of logits [rows, vocabulary] float32, which may be changed in place; by the native core
+    where it is built. The same tokens as `choose_plainly`, but where two agree to their last digits."""
+    if not native.available() or logits.stride(1) != 1:
+        return choose_plainly(logits, rows)
+    asked: list[tuple[Any, ...] | None] = []
+    for i, row in enumerate(rows):
+        penalised = row.sampling.penalises
+        if row.banned or row.allowed is not None or row.sampling.logit_bias:
+            change(logits[i], row)
+            penalised = False
+        asked.append(_asked(row, penalised))
+    threads = torch.get_num_threads()
+    chosen: list[int] = extension().choose_tokens(logits.data_ptr(), logits.stride(0), logits.shape[1], asked, threads)
+    return chosen
+
+
+def _asked(row: Row, penalised: bool) -> tuple[Any, ...] | None:
+    """A row as the extension takes it; None for the best token of logits as they are."""
+    s = row.sampling
+    if s.is_greedy and not penalised:
+        return None
+    penalties = (s.repetition_penalty, s.presence_penalty, s.frequency_penalty) if penalised else None
+    number = 0.0 if s.is_greedy else uniform(row.key, len(row.output))
+    return s.temperature, s.top_k, s.top_p, s.min_p, number, penalties, row.prompt, row.output
+
+
+def choose_plainly(logits: Tensor, rows: Sequence[Row]) -> list[int]:
+    """The same in torch, which says what is meant."""
     for i, row in enumerate(rows):
         if not row.is_plain:
             change(logits[i], row)

@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import torch
 from torch import Tensor
 
+from regard.run import native
+from regard.run.native.extension import extension
 from regard.serve.look import Seen
 from regard.serve.request import Look
 
@@ -80,12 +83,18 @@ def row_json(row: Seen) -> str:
     for name, arrays in row.results.items():
         if name == "top":
             parts.append(f'"weights": {_numbers(arrays[0])}')
-            parts.append(f'"keys": {json.dumps(arrays[1].tolist())}')
+            parts.append(f'"keys": {_numbers(arrays[1])}')
         else:
             parts.append(f'"{name}": {_numbers(arrays[0])}')
     return "{" + ", ".join(parts) + "}"
 
 
 def _numbers(x: Tensor) -> str:
-    """Six decimals: weights are exact to 1e-5."""
+    """Nested lists; of weights six decimals, for they are exact to 1e-5."""
+    if native.available() and x.ndim in (2, 3) and x.dtype in (torch.float32, torch.int32):
+        flat = x if x.ndim == 3 else x[None]
+        text: str = extension().json_of(x.data_ptr(), x.dtype == torch.int32, list(flat.shape), list(flat.stride()))
+        return text if x.ndim == 3 else text[1:-1]
+    if not x.dtype.is_floating_point:
+        return json.dumps(x.tolist())
     return json.dumps((x.double() * DIGITS).round().div(DIGITS).tolist())

@@ -8,7 +8,9 @@ import pytest
 import torch
 
 import regard
+from regard.run import native
 from regard.seeing.statistics import Entropy, Received, SinkMass
+from regard.serve import look_plain
 from regard.serve.request import Look, Request
 from regard.serve.runner import Runner
 from tests.hf.models import BY_NAME
@@ -134,10 +136,9 @@ def test_in_chunks_and_preempted_at_every_step(pair: tuple[Any, Runner]) -> None
     checked(served, model, asked())
 
 
-def test_weights_in_strips_are_the_same(pair: tuple[Any, Runner], monkeypatch: pytest.MonkeyPatch) -> None:
-    from regard.serve import look
-
-    monkeypatch.setattr(look, "CELLS", 300)
+def test_in_torch_and_in_strips_they_are_the_same(pair: tuple[Any, Runner], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(native, "available", lambda: False)
+    monkeypatch.setattr(look_plain, "CELLS", 300)
     model, runner = pair
     served = Served(runner)
     served.run(asked(3))

@@ -7,9 +7,11 @@ from collections import Counter
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from regard.serve.request import Sampling
-from regard.serve.sampler import Row, chances, choose, draw, key_of, uniform
+from regard.serve.sampler import Row, chances, choose, choose_plainly, draw, key_of, uniform
 
 LOGITS = torch.tensor([2.0, 1.0, 0.0, -1.0, 3.0])
 
@@ -102,3 +104,40 @@ def test_chances_are_the_log_softmax_with_ranks() -> None:
         assert c.rank == 1 + int((logits[i] > logits[i, c.token]).sum())
     assert [len(c.top) for c in found] == [0, 2, 5]
     assert found[2].top[0] == (int(logits[2].argmax()), pytest.approx(float(expected[2].max()), abs=1e-5))
+
+
+OPTIONS = st.builds(
+    Sampling,
+    temperature=st.sampled_from([0.0, 0.3, 1.0, 2.5]),
+    top_k=st.sampled_from([0, 1, 5, 50, 2000]),
+    top_p=st.sampled_from([1.0, 0.95, 0.5, 0.01]),
+    min_p=st.sampled_from([0.0, 0.05, 0.5]),
+    repetition_penalty=st.sampled_from([1.0, 1.3]),
+    presence_penalty=st.sampled_from([0.0, 0.7]),
+    frequency_penalty=st.sampled_from([0.0, -0.4]),
+    logit_bias=st.sampled_from([(), ((3, 2.0), (7, -100.0))]),
+)
+
+
+@given(
+    options=st.lists(OPTIONS, min_size=1, max_size=4),
+    vocabulary=st.sampled_from([9, 100, 1031, 5000]),
+    flat=st.booleans(),
+    seed=st.integers(0, 10**6),
+)
+def test_the_native_kernel_chooses_what_torch_chooses(
+    options: list[Sampling], vocabulary: int, flat: bool, seed: int
+) -> None:
+    draw = torch.Generator().manual_seed(seed)
+    logits = torch.randn(len(options), vocabulary, generator=draw) * (0.01 if flat else 3.0)
+    words = torch.randint(0, vocabulary, (2, 40), generator=draw).tolist()
+    rows = [Row(s, words[0], words[1], key_of(seed, i)) for i, s in enumerate(options)]
+    assert choose(logits.clone(), rows) == choose_plainly(logits.clone(), rows)
+
+
+def test_equal_logits_go_to_the_first() -> None:
+    logits = torch.zeros(3, 700)
+    logits[1, [300, 650]] = 1.0
+    logits[2] = -torch.inf
+    greedy = Row(Sampling(temperature=0.0), [], [], 0)
+    assert choose(logits, [greedy] * 3) == [0, 300, 0]

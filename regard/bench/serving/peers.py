@@ -14,6 +14,7 @@ from regard.serve.engine import Engine
 from regard.serve.request import Look, Request, Sampling, Stopping
 from regard.serve.runner import Runner
 from regard.serve.scheduler import Limits, Scheduler
+from regard.serve.shown import row_json
 
 
 def with_regard(
@@ -24,6 +25,7 @@ def with_regard(
     pool = runner.pool(1 << 30, bounds.token_budget, bounds.max_running, reuse)
     times: list[list[float]] = [[] for _ in asks]
     tokens: list[list[int]] = [[] for _ in asks]
+    told = [0] * len(asks)
     begin = time.perf_counter()
 
     def deliver(events: list[Event]) -> None:
@@ -32,6 +34,8 @@ def with_regard(
             i = int(event.request_id)
             times[i] += [now - asks[i].arrives] * len(event.tokens)
             tokens[i] += event.tokens
+            for row in event.attention:
+                told[i] += len(row_json(row))  # as the server writes it
 
     engine = Engine(runner, Scheduler(pool, bounds), deliver)
     waiting = sorted(range(len(asks)), key=lambda i: asks[i].arrives)
@@ -45,11 +49,13 @@ def with_regard(
         slots += sum(len(s.table.pages[0]) * pool.page_size for s in engine.scheduler.running)
         used += sum(s.num_computed for s in engine.scheduler.running)
     counters = engine.scheduler.counters
-    notes = {
+    notes: dict[str, Any] = {
         "page_waste": 1 - used / slots if slots else 0.0,
         "preemptions": counters.preemptions,
         "prefix_hits": counters.reused_tokens / max(1, counters.prompt_tokens),
     }
+    if look is not None:
+        notes["attention_bytes"] = sum(told)
     return Replay(name, times, time.perf_counter() - begin, tokens, notes)
 
 
@@ -61,7 +67,7 @@ def _request(i: int, asks: list[Ask], look: Look | None) -> Request:
 def one_by_one(model: Any, asks: list[Ask]) -> Replay:
     """transformers' generate, one request after the other."""
     replay = static(model, asks, 1)
-    replay.name = "generate, one by one"
+    replay.name = f"generate, one by one ({len(asks)})"
     return replay
 
 

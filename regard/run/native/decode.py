@@ -95,6 +95,12 @@ def _rows_of(plan: core.Plan) -> Rows | None:
 def _compiled(
     plan: core.Plan, layout: Paged, sequences: Tensor, rows: Tensor | None, start: Tensor, others: list[int]
 ) -> Rows:
+    found = record(plan, layout, sequences, start)
+    return Rows(sequences.tolist(), rows, others, found.raw, found.alive)
+
+
+def record(plan: core.Plan, layout: Paged, sequences: Tensor, start: Tensor) -> Compiled:
+    """The kernel's record of these sequences, for queries and outputs [sequences, H, width] that lie side by side."""
     assert plan.v is not None and isinstance(plan.terms[0], core.Dot)
     views, heads = Views(), plan.q.shape[1]
     raw = views.native.Decode()
@@ -108,4 +114,4 @@ def _compiled(
     raw.starts = views.view(start.to(torch.int32).contiguous())
     raw.sink = views.floats(plan.softmax.sink, heads)
     raw.scale = float(plan.terms[0].scale)
-    return Rows(sequences.tolist(), rows, others, raw, views.alive)
+    return Compiled(raw, views.alive)

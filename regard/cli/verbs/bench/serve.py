@@ -19,8 +19,14 @@ def serve(
     trace: Annotated[Path | None, typer.Option(help="A trace (csv) in place of drawn lengths.")] = None,
     scale: Annotated[float, typer.Option(help="Factor on a trace's lengths.")] = 0.1,
     faster: Annotated[float, typer.Option(help="Factor on a trace's arrivals.")] = 1.0,
-    against: Annotated[str, typer.Option(help="Any of regard, look, one, static, continuous.")] = "regard,static",
+    against: Annotated[
+        str, typer.Option(help="Any of regard, float32, int8 (its weights), look, one, static, continuous.")
+    ] = "regard,static",
     batches: Annotated[str, typer.Option(help="Sizes of static batches.")] = "8,16,32",
+    alone: Annotated[int | None, typer.Option(help="Requests that `one` answers. Default: all.")] = None,
+    long: Annotated[int | None, typer.Option(help="Own tokens of every prompt, in place of drawn lengths.")] = None,
+    new: Annotated[int, typer.Option(help="Tokens to write, where --long says how long prompts are.")] = 32,
+    reuse: Annotated[bool, typer.Option(help="Requests share pages of equal beginnings.")] = True,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """One load of requests served by regard and by transformers: one by one, in padded batches, continuously."""
@@ -31,8 +37,10 @@ def serve(
     size = vocabulary(shape)
     if trace is not None:
         asks = load.trace(trace, requests, size, scale, faster)
+    elif long is not None:
+        asks = load.equal(requests, size, long, new, shared)
     else:
         asks = load.lognormal(requests, size, rate=rate, shared=shared)
     names = [name.strip() for name in against.split(",")]
-    result = bench.run(shape, asks, names, numbers_in(batches, "--batches") or [], progress)
+    result = bench.run(shape, asks, names, numbers_in(batches, "--batches") or [], progress, reuse, alone)
     result_of(result, as_json, bench.table)

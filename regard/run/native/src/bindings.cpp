@@ -88,6 +88,7 @@ void run_backward(OwnedCall& call, int threads) {
 }  // namespace
 
 NB_MODULE(_core, m) {
+  nb::set_leak_warnings(false);  // who holds a record when Python ends has not lost it
   nb::class_<View>(m, "View").def(nb::init<>());
   m.def("view", &make_view, "address"_a, "type"_a, "shape"_a, "stride"_a);
 

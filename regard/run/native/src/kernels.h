@@ -1,7 +1,10 @@
 // The kernels of one instruction set, and the choice among the sets that were compiled.
 #pragma once
+#include "choose.h"
+#include "layer.h"
 #include "packed.h"
 #include "paged.h"
+#include "seen.h"
 
 namespace regard {
 
@@ -11,6 +14,9 @@ struct Kernels {
   void (*backward)(const Call&, int64_t batch, int64_t head);
   void (*decode)(const Decode&, int64_t sequence, int64_t group, int64_t begin, int64_t end, float* parts);
   Products products;
+  void (*rotate)(const Layer&, const Step&, const View& keys, const View& values, int64_t first, int64_t last);
+  Passes passes;
+  void (*see_row)(const SeenStep&, const SeenLayer&, const SeenSequence&, const SeenRow&);
 };
 
 extern const Kernels kernels_base;

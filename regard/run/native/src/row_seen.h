@@ -1,0 +1,164 @@
+// The weights of one row in all heads, and their reductions.
+#pragma once
+#include "seen.h"
+#include "rowstate.h"
+#include "scratch.h"
+#include "widen.h"
+
+namespace regard::REGARD_ISA {
+
+// Scores of N heads of one group on the keys of pages first … last-1, scores[n][key - first key].
+template <int N, class Stored>
+REGARD_INLINE void scores_of(const SeenLayer& layer, const int* pages, int64_t group, const float* query, int64_t first,
+                             int64_t last, float* scores, int64_t stride) {
+  const int64_t width = layer.q.shape[2], size = layer.key_pages.shape[3];
+  for (int64_t page = first; page < last; ++page) {
+    const Stored* keys = layer.key_pages.at<const Stored>(pages[page] > 0 ? pages[page] : 0, group);
+    for (int64_t t = 0; t < size; t += W) {
+      vf sum[N];
+      for (int n = 0; n < N; ++n) sum[n] = zero();
+      for (int64_t d = 0; d < width; ++d) {
+        const vf k = load_widened(keys + d * size + t);
+#pragma GCC unroll 4
+        for (int n = 0; n < N; ++n) sum[n] = fma(splat(query[n * width + d]), k, sum[n]);
+      }
+      for (int n = 0; n < N; ++n) store(scores + n * stride + (page - first) * size + t, sum[n]);
+    }
+  }
+}
+
+template <class Stored>
+static void row_scores(const SeenLayer& layer, const int* pages, const float* query, int64_t first, int64_t last,
+                       float* scores, int64_t stride) {
+  const int64_t heads = layer.q.shape[1], groups = layer.key_pages.shape[1], shared = heads / groups;
+  const int64_t width = layer.q.shape[2];
+  for (int64_t group = 0; group < groups; ++group)
+    for (int64_t h = 0; h < shared; h += 4) {
+      const int64_t head = group * shared + h;
+      float* to = scores + head * stride;
+      const float* q = query + head * width;
+      switch (shared - h) {
+        case 1: scores_of<1, Stored>(layer, pages, group, q, first, last, to, stride); break;
+        case 2: scores_of<2, Stored>(layer, pages, group, q, first, last, to, stride); break;
+        case 3: scores_of<3, Stored>(layer, pages, group, q, first, last, to, stride); break;
+        default: scores_of<4, Stored>(layer, pages, group, q, first, last, to, stride);
+      }
+    }
+}
+
+// s[0 … count-1] of keys begin … end-1, those before and after left out -> weights there, 0 elsewhere; the entropy.
+static double row_softmax(const SeenLayer& layer, int64_t head, float* s, int64_t begin, int64_t end, int64_t count) {
+  for (int64_t i = 0; i < begin; ++i) s[i] = minus_infinity();
+  for (int64_t i = end; i < count; ++i) s[i] = minus_infinity();
+  if (layer.softcap > 0)
+    for (int64_t i = 0; i < count; i += W)
+      store(s + i, select(less(splat(minus_infinity()), load(s + i)),
+                          splat(layer.softcap) * hyperbolic_tangent(load(s + i) / splat(layer.softcap)), load(s + i)));
+  vf most = splat(minus_infinity());
+  for (int64_t i = 0; i < count; i += W) most = max(load(s + i), most);
+  float m = max_of(most);
+  if (layer.sink && layer.sink[head] > m) m = layer.sink[head];
+  double total = layer.sink ? exponential(max(splat(layer.sink[head] - m), splat(LOWEST)))[0] : 0, weighted = 0;
+  for (int64_t i = 0; i < count; i += W) {
+    const vf below = max(load(s + i) - splat(m), splat(LOWEST));
+    const vf e = exponential(below);
+    store(s + i, e);
+    total += sum_of(e);
+    weighted += sum_of(e * below);
+  }
+  for (int64_t i = 0; i < begin; ++i) s[i] = 0;
+  for (int64_t i = end; i < count; ++i) s[i] = 0;
+  const float inverse = static_cast<float>(1 / total);
+  double mass = 0;
+  for (int64_t i = 0; i < count; i += W) {
+    const vf a = load(s + i) * splat(inverse);
+    store(s + i, a);
+    mass += sum_of(a);
+  }
+  return std::log(total) * mass - weighted / total;  // -Σ a ln a, ln a = s - m - ln Σ
+}
+
+// The k largest, the largest first, of equals the earlier; what is missing counts 0.
+static void largest(const float* a, int64_t count, int64_t k, int64_t first_key, float* values, int* keys) {
+  int64_t held = 0;
+  const auto insert = [&](int64_t i) {
+    if (held == k && !(a[i] > values[k - 1])) return;
+    int64_t at = held < k ? held++ : k - 1;
+    for (; at > 0 && values[at - 1] < a[i]; --at) values[at] = values[at - 1], keys[at] = keys[at - 1];
+    values[at] = a[i], keys[at] = static_cast<int>(first_key + i);
+  };
+  int64_t i = 0;
+  for (; i < count && held < k; ++i) insert(i);
+  for (; i + W <= count; i += W) {
+    unsigned larger = bits(less(splat(values[k - 1]), load(a + i)));
+    for (; larger; larger &= larger - 1) insert(i + __builtin_ctz(larger));
+  }
+  for (; i < count; ++i) insert(i);
+  for (; held < k; ++held) values[held] = 0, keys[held] = 0;
+}
+
+static float mass_of(const float* a, int64_t first_key, int64_t count, int64_t begin, int64_t end) {
+  double sum = 0;
+  for (int64_t key = begin > first_key ? begin : first_key; key < end && key < first_key + count; ++key) sum += a[key - first_key];
+  return static_cast<float>(sum);
+}
+
+// One output of a row: weights a on keys first_key … first_key+count-1.
+static void reduce_row(const SeenStep& step, const SeenSequence& sequence, const SeenRow& row, int64_t layer, int64_t output,
+                       int64_t outputs, const float* a, int64_t first_key, int64_t count, double entropy) {
+  const int64_t at = (row.result * step.layers + layer) * outputs + output;
+  if (step.top) largest(a, count, step.top_k, first_key, step.top + at * step.top_k, step.top_keys + at * step.top_k);
+  if (step.entropy) step.entropy[at] = static_cast<float>(entropy);
+  if (step.sink) step.sink[at] = mass_of(a, first_key, count, 0, step.sinks);
+  if (step.messages) {
+    int64_t last = 0;
+    const int64_t spans = static_cast<int64_t>(sequence.spans.size()) / 2;
+    float* to = step.messages + at * step.spans;
+    for (int64_t i = 0; i < spans; ++i) {
+      to[i] = mass_of(a, first_key, count, sequence.spans[2 * i], sequence.spans[2 * i + 1]);
+      last = sequence.spans[2 * i + 1] > last ? sequence.spans[2 * i + 1] : last;
+    }
+    to[spans] = mass_of(a, first_key, count, last, first_key + count);
+  }
+  if (sequence.received) {
+    double* to = sequence.received + (layer * outputs + output) * sequence.received_keys + first_key;
+    for (int64_t i = 0; i < count; ++i) to[i] += a[i];
+  }
+}
+
+static void see_row(const SeenStep& step, const SeenLayer& layer, const SeenSequence& sequence, const SeenRow& row) {
+  const FlushTiny flush;
+  const int64_t size = layer.key_pages.shape[3], heads = layer.q.shape[1], width = layer.q.shape[2];
+  const int64_t end = row.position + 1, begin = layer.window > 0 && end > layer.window ? end - layer.window : 0;
+  const int64_t first = begin / size, last = (end + size - 1) / size, stride = (last - first) * size;
+  Scratch& scratch = Scratch::mine();
+  float* query = scratch.floats(Scratch::query, static_cast<size_t>(heads * width));
+  float* a = scratch.floats(Scratch::scores, static_cast<size_t>((heads + 1) * stride));
+  for (int64_t h = 0; h < heads; ++h)
+    for (int64_t d = 0; d < width; ++d) query[h * width + d] = layer.q.at<const float>(row.row, h)[d] * layer.scale;
+  switch (layer.key_pages.type) {
+    case Type::bf16: row_scores<Bf16>(layer, sequence.pages, query, first, last, a, stride); break;
+    case Type::f16: row_scores<F16>(layer, sequence.pages, query, first, last, a, stride); break;
+    default: row_scores<float>(layer, sequence.pages, query, first, last, a, stride);
+  }
+  const int64_t key = first * size, count = end - key;
+  const int64_t chosen = step.heads.empty() ? heads : static_cast<int64_t>(step.heads.size());
+  double entropies = 0;
+  for (int64_t i = 0; i < chosen; ++i) {
+    const int64_t head = step.heads.empty() ? i : step.heads[static_cast<size_t>(i)];
+    const double entropy = row_softmax(layer, head, a + head * stride, begin - key, count, stride);
+    entropies += entropy;
+    if (!step.mean) reduce_row(step, sequence, row, layer.index, i, chosen, a + head * stride, key, count, entropy);
+  }
+  if (!step.mean) return;
+  float* mean = a + heads * stride;
+  const vf share = splat(1.f / static_cast<float>(heads));
+  for (int64_t i = 0; i < stride; i += W) {
+    vf sum = zero();
+    for (int64_t h = 0; h < heads; ++h) sum = sum + load(a + h * stride + i);
+    store(mean + i, sum * share);
+  }
+  reduce_row(step, sequence, row, layer.index, 0, 1, mean, key, count, entropies / static_cast<double>(heads));
+}
+
+}  // namespace regard::REGARD_ISA
