@@ -36,7 +36,8 @@ class Hide(Selected):
     shown: dict[int, Tensor] | None = None
 
     def hides(self, layer: LayerId, call: Call, rows: slice) -> Ranges | None:
-        assert self.shown is not None
+        if self.shown is None or layer.kind != "self" or layer.index not in self.shown:
+            return None
         table = self.shown[layer.index][None, :, rows, call.first_key : call.first_key + call.k.shape[2]]
         return ranges.from_dense(table.to(call.q.device), max_runs=None)
 
