@@ -95,7 +95,7 @@ def gpt2(positions: int, layers: int = 12) -> Any:
 def cache_rows(context: int, budget: float, repeats: int) -> list[dict[str, Any]]:
     """One token written on a filled cache: our full pages, the budget by policies, transformers' own cache."""
     model = gpt2(context + 64)
-    rows = []
+    rows: list[dict[str, Any]] = []
     shares = {"full pages": 1.0, f"snapkv({budget:g})": budget, f"ada({budget:g})": budget}
     for name, share in shares.items():
         cache = filled(model, "snapkv(1.0)" if share == 1.0 else name, context, share, name.startswith("ada"))
@@ -104,8 +104,8 @@ def cache_rows(context: int, budget: float, repeats: int) -> list[dict[str, Any]
         gc.collect()
     plain = DynamicCache(config=model.config)
     for layer in range(model.config.n_layer):
-        plain.update(*(torch.randn(1, HEADS, context, WIDTH) for _ in range(2)), layer)
-    size = sum(layer.keys.numel() * 8 for layer in plain.layers)
+        plain.update(torch.randn(1, HEADS, context, WIDTH), torch.randn(1, HEADS, context, WIDTH), layer)
+    size = model.config.n_layer * 2 * HEADS * context * WIDTH * 4
     rows.append({"cache": "transformers", "bytes": size, "seconds": _writing(model, plain, max(repeats // 2, 2))})
     weights = sum(p.numel() * p.element_size() for p in model.parameters()) - model.transformer.wpe.weight.numel() * 4
     full = rows[0]

@@ -97,7 +97,7 @@ def swap(
     handler, leaving = Staying(watcher, _with_parameters(inner, plan)), ExitStack()
     leaving.enter_context(handling(inner, handler))
     vars(inner)["_regard_swap"] = _Held(handler, leaving)
-    inner._prepare_cache_for_generation = _Caching(inner)  # type: ignore[method-assign,assignment]
+    inner._prepare_cache_for_generation = _Caching(inner)  # type: ignore[assignment]
     return inner
 
 
