@@ -54,10 +54,14 @@ def run(
     context: int = 32768,
     budget: float = 0.125,
     repeats: int = 5,
+    layers: int = 12,
     text: str | None = None,
     report: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Any]:
-    """The parts that are asked for, each with its peers in the same run. text: what quality is measured on."""
+    """The parts that are asked for, each with its peers in the same run.
+
+    layers: of the model whose window is measured, all of which cost the same. text: what quality is measured on.
+    """
     unknown = [part for part in parts if part not in PARTS]
     if unknown or not parts:
         raise UserError(f"bench swap measures {', '.join(PARTS)}, not {unknown or 'nothing'}")
@@ -71,7 +75,7 @@ def run(
                 case "cache":
                     found[part] = cache_rows(context, budget, repeats)
                 case "window":
-                    found[part] = window_rows(16384, repeats)
+                    found[part] = window_rows(16384, layers, repeats)
                 case "statistics":
                     found[part] = statistics_rows(4096, repeats)
                 case "quality":
@@ -82,10 +86,10 @@ def run(
 # ---- memory and time of writing ---------------------------------------------------------------------------------
 
 
-def gpt2(positions: int) -> Any:
+def gpt2(positions: int, layers: int = 12) -> Any:
     """GPT-2 small's shape with random weights."""
     torch.manual_seed(0)
-    return tf.GPT2LMHeadModel(tf.GPT2Config(n_positions=positions)).eval()
+    return tf.GPT2LMHeadModel(tf.GPT2Config(n_positions=positions, n_layer=layers)).eval()
 
 
 def cache_rows(context: int, budget: float, repeats: int) -> list[dict[str, Any]]:
@@ -98,10 +102,10 @@ def cache_rows(context: int, budget: float, repeats: int) -> list[dict[str, Any]
         rows.append({"cache": name, "bytes": cache.nbytes, "seconds": _writing(model, cache, repeats)})
         del cache
         gc.collect()
-    plain: Any = DynamicCache(config=model.config)
+    plain = DynamicCache(config=model.config)
     for layer in range(model.config.n_layer):
         plain.update(torch.randn(1, HEADS, context, WIDTH), torch.randn(1, HEADS, context, WIDTH), layer)
-    size = sum(layer.keys.numel() * 8 for layer in plain.layers)
+    size = model.config.n_layer * 2 * HEADS * context * WIDTH * 4
     rows.append({"cache": "transformers", "bytes": size, "seconds": _writing(model, plain, max(repeats // 2, 2))})
     weights = sum(p.numel() * p.element_size() for p in model.parameters()) - model.transformer.wpe.weight.numel() * 4
     full = rows[0]
@@ -143,9 +147,9 @@ def _writing(model: Any, cache: Any, repeats: int) -> float:
 # ---- a window in a whole model ----------------------------------------------------------------------------------
 
 
-def window_rows(tokens: int, repeats: int) -> list[dict[str, Any]]:
+def window_rows(tokens: int, layers: int, repeats: int) -> list[dict[str, Any]]:
     """One forward of GPT-2 small's shape: plain sdpa, and a window with sinks in its place, in turns."""
-    model, ids = gpt2(tokens).transformer, torch.randint(0, 50000, (1, tokens))
+    model, ids = gpt2(tokens, layers).transformer, torch.randint(0, 50000, (1, tokens))
     seconds: dict[str, list[float]] = {"sdpa": [], FORM: []}
     peaks: dict[str, int] = {}
 

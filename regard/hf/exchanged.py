@@ -10,6 +10,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from regard.core import ranges
 from regard.core.ranges import Ranges
 from regard.hf.calls import Call, swapped
 from regard.hf.errors import Unsupported
@@ -79,10 +80,18 @@ def narrowed(layer: LayerId, call: Call, rows: slice, edits: Sequence[Edit]) -> 
     for edit in edits:
         shown = edit.hides(layer, call, rows)
         if shown is not None:
-            allowed = allowed & shown
+            allowed = _both(allowed, shown)
     if allowed is call.allowed or torch.equal(*torch.broadcast_tensors(allowed.counts(), call.allowed.counts())):
         return call
     return replace(call, allowed=allowed)
+
+
+def _both(seen: Ranges, shown: Ranges) -> Ranges:
+    """What both show; where that falls into more intervals than tables are joined by, cell by cell."""
+    try:
+        return seen & shown
+    except ranges.TooManyRuns:
+        return ranges.from_dense(seen.dense() & shown.dense(), max_runs=None)
 
 
 def computes(part: Part, call: Call, heads: list[int], rows: slice) -> Call:

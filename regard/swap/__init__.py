@@ -11,9 +11,9 @@ from typing import Any
 
 from regard.swap.edits import cut, off, pattern, uniform
 from regard.swap.retrieval import retrieval
-from regard.swap.staying import released, swap
+from regard.swap.staying import cache_of, released, swap
 
-__all__ = ["cut", "off", "pattern", "released", "retrieval", "uniform"]
+__all__ = ["cache_of", "cut", "off", "pattern", "released", "retrieval", "uniform"]
 
 
 class _Callable(ModuleType):

@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from regard.hf.attach import checked
+from regard.hf.attach import checked, held_plan
 from regard.hf.calls import read
+from regard.hf.errors import Unsupported
 from regard.hf.seam import AttentionCall, Handler, handling
 from regard.inputs import inputs
 from regard.parts.masks import causal, sinks, window
@@ -42,8 +43,11 @@ def retrieval(model: nn.Module, input_ids: Tensor, *, sinks: int = 4, recent: in
     """[layers, key-value heads]: the mean weight of a row beyond the first `sinks` and the latest `recent` tokens.
 
     input_ids [1,T]: a text for which it is measured, of more tokens than those. The larger, the more a head retrieves.
+    Raises Unsupported for a model that was swapped for good.
     """
     inner = checked(model)
+    if held_plan(inner).rules:
+        raise Unsupported(f"{type(inner).__name__} was swapped for good; measure the model that it was made of")
     measuring = _Measuring(sinks, recent)
     with handling(inner, measuring):
         inner(input_ids=input_ids, use_cache=False)

@@ -91,6 +91,27 @@ def test_an_edit_that_changes_nothing_keeps_every_bit(case: Case) -> None:
                 assert torch.equal(stepwise(model, ids), stepped)
 
 
+def test_edges_in_shreds_are_cut_cell_by_cell() -> None:
+    model = BY_NAME["llama"].build(std=0.12)
+    ids = feed(BY_NAME["llama"], length=128, batch=1)["input_ids"]
+    odd = list(range(1, 127, 2))
+    edits = [cut(None, odd[:40], layers=[0]), cut([126, 127], odd, layers=[0])]
+
+    def shredded(scores: Tensor, allowed: Tensor, module: Any) -> Tensor:
+        if layer_of(module):
+            return softmax(scores, allowed)
+        allowed = allowed.clone()
+        allowed[..., odd[:40]] = False
+        allowed[..., 126:, odd] = False
+        return softmax(scores, allowed)
+
+    with torch.no_grad():
+        with dense(model, shredded):
+            expected = model(ids).logits
+        with attach(model, watch=(), edit=edits):
+            assert (model(ids).logits - expected).abs().max() <= 1e-5
+
+
 def test_writing_with_edits_equals_computing_everything_anew() -> None:
     model, ids = built(BY_NAME["llama"])
     edits = [off([(0, 1)]), cut(slice(10, None), [1, 11]), uniform([(1, 2)])]

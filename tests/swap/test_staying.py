@@ -133,5 +133,7 @@ def test_a_mistake_is_one_sentence() -> None:
     regard.swap(model, "window(4)")
     with pytest.raises(UserError, match="was swapped already"):
         regard.swap(model, "window(4)")
+    with pytest.raises(UserError, match="was swapped for good"):
+        regard.cache(model, "h2o(0.5)")
     with pytest.raises(UserError, match="was not swapped"):
         cache_of(built()[0])

@@ -55,6 +55,10 @@ def see(
     check: Annotated[
         bool, typer.Option("--check", help="Say what of the model can be seen, and why not the rest; no input.")
     ] = False,
+    faithful: Annotated[
+        bool,
+        typer.Option("--faithful", help="Does what is looked at matter? Hide it; each line of the text is an input."),
+    ] = False,
     verbose: Annotated[bool, typer.Option("--verbose", help="Say what computed what, and what was left out.")] = False,
     viewer: Annotated[
         bool, typer.Option("--open", help="Open the viewer: a local page with every exact weight.")
@@ -77,6 +81,9 @@ def see(
         model, given = _example(example, model, given)
     if check:
         _check(model)
+        return
+    if faithful:
+        _faithful(asked(model, given, other), out or [], as_json)
         return
     if batch is not None:
         said = {"question": question, "target": target, "max_new_tokens": new_tokens, "truncate": truncate}
@@ -224,3 +231,23 @@ def _show(traces: list[Trace], stat: str | None, head: tuple[int, int] | None, a
     if verbose:
         for trace in traces:
             print(verbose_lines(trace))
+
+
+def _faithful(wanted: list[Any], out: list[Path], as_json: bool) -> None:
+    """Print what hiding the links that are shown does to what the model says."""
+    from regard.cli.printing import progress
+    from regard.hf.load import load
+    from regard.seeing.trace import write_whole
+    from regard.swap.faithful import faithful, picture
+
+    files = [writable(path, (".png", ".svg", ".json")) for path in out]
+    if len(wanted) != 1 or not isinstance(wanted[0], Fresh):
+        raise UserError("--faithful asks one model about one text, a line an input; give no Trace and no second input")
+    text = read_input(wanted[0].given, sys.stdin)
+    if not isinstance(text, str):
+        raise UserError("--faithful hides links between words; give a text")
+    result = faithful(load(wanted[0].model), [line for line in text.splitlines() if line.strip()], report=progress)
+    for path in files:
+        kind = path.suffix.lower()
+        write_whole(path, as_text(result.json()) if kind == ".json" else picture(result, kind[1:]))
+    print(as_text(result.json()) if as_json else "\n".join(result.lines()))

@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
 
-from regard.hf.attach import check_swappable, checked
+from regard.hf.attach import check_swappable, checked, held_plan
 from regard.hf.errors import Unsupported
 from regard.swap.cache.handler import hold
 from regard.swap.cache.layer import Place, PolicyLayer
@@ -59,6 +59,8 @@ def cache(model: nn.Module, policy: Policy | str, *, measured: Tensor | None = N
     inner = checked(model)
     check_swappable(inner)
     name = f"{type(inner).__name__} ({inner.config.model_type})"
+    if held_plan(inner).rules:
+        raise Unsupported(f"{name} was swapped for good, and writes with a cache of that attention's own size")
     if inner.config.is_encoder_decoder:
         raise Unsupported(f"{name} has an encoder, and a policy's cache is for decoders alone")
     if not getattr(inner.config.get_text_config(), "use_cache", False) or not inner.can_generate():

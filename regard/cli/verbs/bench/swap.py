@@ -15,6 +15,7 @@ def swap(
     context: Annotated[int, typer.Option(help="Tokens in the filled cache.")] = 32768,
     budget: Annotated[float, typer.Option(help="Share of the cache that policies keep.")] = 0.125,
     repeats: Annotated[int, typer.Option(help="Times each is measured; medians are reported.")] = 5,
+    layers: Annotated[int, typer.Option(help="Layers of the model whose window is measured.")] = 12,
     text: Annotated[Path | None, typer.Option(help="File of text that quality is measured on.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
@@ -23,5 +24,5 @@ def swap(
     from regard.cli.reading import read_input
 
     words = None if text is None else str(read_input(f"@{text}"))
-    result = bench.run([part.strip() for part in parts.split(",")], context, budget, repeats, words, progress)
+    result = bench.run([part.strip() for part in parts.split(",")], context, budget, repeats, layers, words, progress)
     result_of(result, as_json, bench.table)
