@@ -1,7 +1,8 @@
 """Two Traces beside each other, and their difference where they can be subtracted.
 
 What `difference` returns ("regard comparison 1"): names; scenes, one per name, A, B and, where `aligned`, A − B, whose
-`signed` is true; why: a sentence on why there is no difference, else null.
+`signed` is true; why: a sentence on why there is no difference, or on what it covers, else null; slots: where inputs
+are not equally long, the slots of A and of B by axis that the difference holds, else null.
 """
 
 from __future__ import annotations
@@ -10,7 +11,8 @@ from typing import Any
 
 from torch import Tensor
 
-from regard.seeing.trace import Layer, Results, Trace
+from regard.seeing.trace import Layer, Results, Trace, TraceError
+from regard.view.aligned import Slots, cut, matched
 from regard.view.scene import LIMIT_CHARACTERS, _statistics, fitted, scene
 
 FORMAT = "regard comparison 1"
@@ -27,9 +29,13 @@ def difference(
     """A, B and, where layers, heads and tokens are equally many, A − B; at most `limit` characters of arrays in all."""
     scenes = [scene(trace, batch, statistic, limit // 3) for trace in (a, b)]
     scenes[1]["statistic"] = scenes[0]["statistic"]
-    why = why_not(a, b)
+    why, minus, slots = why_not(a, b), None, None
     if why is None:
         minus = subtracted(a, b)
+    elif (both := _by_token(a, b, batch)) is not None:
+        slots = {name: [each[name] for each in both[2]] for name in a.axes}
+        minus, why = subtracted(*both[:2]), _said(a, b, both[0])
+    if minus is not None:
         scenes.append(
             {key: scenes[0][key] for key in ("format", "model", "made", "batch", "batches", "statistic")}
             | {"signed": True, "pick": most_changed(minus, batch), "statistics": _statistics(minus, batch), "links": []}
@@ -37,7 +43,32 @@ def difference(
             | fitted(minus, batch, limit // 3)
         )
     shown = [*names, f"{names[0]} − {names[1]}"][: len(scenes)]
-    return {"format": FORMAT, "names": shown, "scenes": scenes, "aligned": why is None, "why": why}
+    told = {"aligned": minus is not None, "why": why, "slots": slots}
+    return {"format": FORMAT, "names": shown, "scenes": scenes} | told
+
+
+def _by_token(a: Trace, b: Trace, batch: int) -> tuple[Trace, Trace, tuple[Slots, Slots]] | None:
+    """Both cut to the tokens that they share, where these are not equally many, and their slots; None where not."""
+    if _heads(a) != _heads(b) or batch:
+        return None
+    slots = matched(a, b, batch)
+    if slots is None:
+        return None
+    try:
+        return cut(a, slots[0], batch), cut(b, slots[1], batch), slots
+    except TraceError:
+        return None
+
+
+def _said(a: Trace, b: Trace, both: Trace) -> str:
+    """What the difference of aligned inputs covers."""
+    parts = []
+    for name, tokens in both.axes.items():
+        alone = [trace.axes[name].axis.length - tokens.axis.length for trace in (a, b)]
+        parts.append(
+            f"{tokens.axis.length} tokens of {name} (without {alone[0]} of the first and {alone[1]} of the second)"
+        )
+    return f"the difference is aligned by token and covers the {' and the '.join(parts)} that both have"
 
 
 def why_not(a: Trace, b: Trace) -> str | None:
@@ -100,6 +131,9 @@ def _part(name: str, a: Tensor, b: Tensor) -> Tensor:
 
 def same_cells(a: Trace, b: Trace) -> bool:
     """Whether two Traces have the same layers, heads and lengths, so that they can be subtracted."""
-    shapes = [[(layer.title, tuple(layer.heads)) for layer in trace.layers] for trace in (a, b)]
     lengths = [{name: tokens.axis.length for name, tokens in trace.axes.items()} for trace in (a, b)]
-    return shapes[0] == shapes[1] and lengths[0] == lengths[1]
+    return _heads(a) == _heads(b) and lengths[0] == lengths[1]
+
+
+def _heads(trace: Trace) -> list[tuple[str, tuple[int, ...]]]:
+    return [(layer.title, tuple(layer.heads)) for layer in trace.layers]

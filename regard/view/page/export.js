@@ -56,7 +56,7 @@ export function drawing(picture) {
   const left = 110, top = 96, step = Math.min(28, WIDE / (view.keys / cell[1])) / cell[1];
   const high = (step * layout.down * view.keys) / (layout.across * view.rows);
   const width = left + view.keys * step + 12, height = top + view.rows * high + 40;
-  const root = makeSvg("svg", { xmlns: "http://www.w3.org/2000/svg", viewBox: `0 0 ${width.toFixed(1)} ${height.toFixed(1)}`, width: width.toFixed(0), height: height.toFixed(0), "font-family": "DejaVu Sans, sans-serif", "font-size": 10 });
+  const root = makeSvg("svg", { viewBox: `0 0 ${width.toFixed(1)} ${height.toFixed(1)}`, width: width.toFixed(0), height: height.toFixed(0), "font-family": "DejaVu Sans, sans-serif", "font-size": 10 });
   const title = `${picture.scene.model} · head ${picture.headName(state.layer, state.head)} · ${exact ? "exact weights" : `${state.which} of cells`}, ${painted.scale.said}`;
   root.append(makeSvg("rect", { width: "100%", height: "100%", fill: "#ffffff" }), makeSvg("text", { x: 8, y: 16, "font-size": 12, text: title }));
   const box = { left, top, step, high, view };

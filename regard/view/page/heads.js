@@ -106,7 +106,10 @@ function cell(picture, place, head, about, scale, wide) {
   else {
     button.style.backgroundColor = css(scale.kind, scale.place(value));
     button.style.color = inkOn(scale.kind, scale.place(value));
-    if (wide) button.textContent = twoPlaces(value / (smallUnit(about) || 1));
+    if (wide) {
+      button.textContent = twoPlaces(value / (smallUnit(about) || 1));
+      button.setAttribute("aria-label", `${said(picture, place, head)}, shown as ${button.textContent}`);
+    }
   }
   return button;
 }

@@ -15,6 +15,7 @@ import { Picture } from "./picture.js";
 import { drawHead, drawRow } from "./row.js";
 import { count, searchOn } from "./search.js";
 import { drawSiblings } from "./siblings.js";
+import { inView, loadShared } from "./shared.js";
 import { fromAddress, onChange, set, shownKey, shownRow, state } from "./state.js";
 import { colourStrips, drawStrips, stripsFit } from "./strip.js";
 import { fromText, isZoomed } from "./view.js";
@@ -23,6 +24,7 @@ import { onArrival } from "./wanted.js";
 import { plural } from "./words.js";
 
 let pictures = [];
+let seen = 0; // the view that was drawn last
 let names = null; // of the traces that are compared
 
 const picture = () => pictures[state.view];
@@ -37,6 +39,8 @@ async function start() {
   const first = scenes[0].pick || { layer: 0, head: 0 };
   Object.assign(state, { layer: first.layer, head: first.head, statistic: scenes[0].statistic, row: firstRow(scenes[0], first.layer) });
   Object.assign(state, checked(fromAddress()));
+  loadShared(given.slots);
+  seen = state.view;
   drawFrame(given);
   listen();
   if (!scenes[0].layers.length) return notice("No attention layer was seen.");
@@ -162,6 +166,9 @@ function arrived(what) {
 function update(changed) {
   const any = (...names) => names.some((name) => changed.has(name));
   if (changed.has("view")) {
+    const { query, key } = picture().layer(state.layer) || {};
+    Object.assign(state, { row: inView(query, seen, state.view, state.row), key: inView(key, seen, state.view, state.key), hoverRow: null, hoverKey: null });
+    seen = state.view;
     Object.assign(state, checked({}));
     return drawAll(true);
   }

@@ -3,6 +3,7 @@
 import { byId, choice, make } from "./dom.js";
 import { failed } from "./deep.js";
 import { drawLegend, swatch } from "./legend.js";
+import { inView } from "./shared.js";
 import { set, shownKey, shownRow, state } from "./state.js";
 import { about, tag } from "./words.js";
 
@@ -77,12 +78,14 @@ export function drawReadout(pictures, names) {
   const one = found.cell[0] * found.cell[1] === 1;
   const of = one ? "" : ` (${state.which === "max" ? "largest" : "mean"} of the cell's ${found.cell[0]} × ${found.cell[1]} pairs)`;
   const value = found.seen ? about(found.value, found.exact) + of : "not visible to this query";
-  const others = names && found.seen ? pictures.map((other, view) => (view === state.view ? null : inOther(other, names[view], row, key))) : [];
+  const others = names && found.seen ? pictures.map((other, view) => (view === state.view ? null : inOther(other, view, names[view], { row, key }))) : [];
   holder.replaceChildren(make("bdi", { text: query }), make("span", { class: "arrow", text: " → " }), make("bdi", { text: target }), ": ", make("b", { text: value }), ...others.filter(Boolean));
 }
 
-function inOther(picture, name, row, key) {
-  if (!picture.has(state.layer, state.head) || picture.scene.axes[picture.layer(state.layer).query].length <= row) return null;
+function inOther(picture, view, name, from) {
+  const layer = picture.layer(state.layer);
+  const row = layer ? inView(layer.query, state.view, view, from.row) : null, key = layer ? inView(layer.key, state.view, view, from.key) : null;
+  if (row === null || key === null || !picture.has(state.layer, state.head) || picture.scene.axes[picture.layer(state.layer).query].length <= row) return null;
   const found = picture.axis(state.layer, "key").length > key ? picture.weight(state.layer, state.head, row, key, state.which) : null;
   return found && make("span", { class: "hint", text: `   ${name}: ${about(found.value, found.exact)}` });
 }
