@@ -39,8 +39,8 @@ def _patches(tokens: Tokens, loaded: Loaded, pixels: Tensor) -> Tokens:
         return tokens
     text = ["[cls]"] * lead + [f"{r},{c}" for r in range(rows) for c in range(columns)]
     shown = picture_of(pixels[:, :, : rows * patch, : columns * patch], loaded.processor)
-    laid = {"kind": "patches", "grid": (rows, columns), "picture": shown}
-    return replace(tokens, text=[text] * len(tokens.text), **laid)
+    every = [text] * len(tokens.text)
+    return replace(tokens, kind="patches", grid=(rows, columns), text=every, picture=shown)
 
 
 def picture_of(pixels: Tensor, processor: Any) -> Tensor | None:
