@@ -46,7 +46,7 @@ class NativeGroup:
         count, layers = sum(len(w.positions) for _, w in self.members), len(self.layers)
         spans = max(len(w.look.spans) for _, w in self.members) + 1
         shape = (count, layers, outputs)
-        made = {"entropy": (torch.empty(shape),), "sink": (torch.empty(shape),)}
+        made: dict[str, tuple[Tensor, ...]] = {"entropy": (torch.empty(shape),), "sink": (torch.empty(shape),)}
         made["messages"] = (torch.zeros((*shape, spans)),)
         made["top"] = (torch.empty((*shape, look.top_k)), torch.empty((*shape, look.top_k), dtype=torch.int32))
         self.results = {name: made[name] for name in made if name in look.statistics}
