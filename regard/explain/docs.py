@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
 import inspect
-import sys
 from pathlib import Path
 
 from regard.explain import shade
@@ -90,4 +90,6 @@ def write(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    write(Path(sys.argv[1] if len(sys.argv) > 1 else "docs/mechanisms"))
+    parser = argparse.ArgumentParser(description="Write a page for every mechanism of the catalogue.")
+    parser.add_argument("folder", nargs="?", type=Path, default=Path("docs/mechanisms"))
+    write(parser.parse_args().folder)
