@@ -1,5 +1,6 @@
-"""The one list that enrols a mechanism in every shared test: a row per card of the catalogue.
+"""What enrols a mechanism in every shared test: a row per card of the catalogue.
 
+A row stands here, or as ROW in a file of tests/zoo/rows/, where it is found by its file: with its oracle beside it.
 oracle: an independent dense statement of the paper's equation, (Inputs, **arguments) -> (output, weights).
 """
 
@@ -7,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 from regard.inputs import Inputs
@@ -51,7 +54,7 @@ class Row:
         return self.card.arrange(x, sizes), self.card.example(sizes)
 
 
-ROWS = (
+LISTED = (
     Row("scaled_dot", oracles.scaled_dot, lowers=True),
     Row("dot", oracles.dot, lowers=True),
     Row("general", oracles.general, lowers=True),
@@ -132,3 +135,12 @@ ROWS = (
     Row("trilinear", oracles.trilinear, lowers=True),
     Row("normmax", oracles.normmax),
 )
+
+
+def discovered(folder: Path = Path(__file__).parent / "zoo" / "rows") -> tuple[Row, ...]:
+    """The rows of files of their own."""
+    modules = [import_module(f"tests.zoo.rows.{path.stem}") for path in sorted(folder.glob("[a-z]*.py"))]
+    return tuple(module.ROW for module in modules)
+
+
+ROWS = (*LISTED, *discovered())

@@ -1,9 +1,11 @@
-"""When one would use each mechanism, which models do, and what else it is called (uses.txt, one line each)."""
+"""When one would use each mechanism, which models do, and what else it is called: as its card says, or uses.txt."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from importlib import resources
+
+from regard.zoo import CATALOGUE
 
 
 @dataclass(frozen=True)
@@ -21,7 +23,7 @@ def _read() -> dict[str, Use]:
     return {name: Use(when, models, tuple(filter(None, also.split(", ")))) for name, when, models, also in rows}
 
 
-USES = _read()
+USES = _read() | {name: Use(c.when, c.models, c.also) for name, c in CATALOGUE.items() if c.when}
 
 
 def use_of(name: str) -> Use | None:

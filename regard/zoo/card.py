@@ -9,6 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from regard.errors import UserError
 from regard.inputs import Inputs, inputs
 from regard.protocol import Attention
 
@@ -75,6 +76,7 @@ class Card:
     plain inputs into what it takes (gates, a latent). refused: why it is no mechanism, and where it lives instead.
     parameters: what each learned tensor is. linear_memory: whether `memory` grows as n and no faster. stored: how many
     weights there are, the memory of an implementation that keeps them all, as textbooks do; empty where there are none.
+    when: when one would use it, a sentence; models: those known for it; also: other names that people look for.
     """
 
     name: str
@@ -92,11 +94,14 @@ class Card:
     refused: str | None = None
     linear_memory: bool = True
     stored: str = "O(n²)"
+    when: str = ""
+    models: str = ""
+    also: tuple[str, ...] = ()
 
     def make(self, **arguments: Any) -> Attention:
-        """The mechanism for these arguments; raises ValueError where it is refused."""
+        """The mechanism for these arguments; raises UserError where it is refused."""
         if self.factory is None:
-            raise ValueError(f"{self.name} is not a mechanism: {self.refused}")
+            raise UserError(f"{self.name} is not a mechanism: {self.refused}")
         return self.factory(**arguments)
 
     def made(self, sizes: Sizes) -> Attention:

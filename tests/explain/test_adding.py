@@ -1,4 +1,4 @@
-"""docs/adding-a-mechanism.md does what it says: its file, which is found, its row, and every shared test on them."""
+"""docs/adding-a-mechanism.md does what it says: its two files, which are discovered, and every shared test on them."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ import torch
 import regard
 from regard import zoo
 from regard.explain import explain
-from tests.matrix import Row
-from tests.zoo import oracles, test_matrix
+from tests.matrix import Row, discovered
+from tests.zoo import rows, test_matrix
 
 PAGE = Path(__file__).parents[2] / "docs" / "adding-a-mechanism.md"
 BLOCKS = re.findall(r"```python\n(.*?)```", PAGE.read_text("utf-8"), re.DOTALL)
-FILE, ORACLE, ROW, USE = BLOCKS
+FILE, ROW, USE = BLOCKS
 
 
 @pytest.fixture
@@ -30,11 +30,13 @@ def row(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Row]:
     (tmp_path / "laplace.py").write_text(FILE, "utf-8")
     monkeypatch.setattr(zoo, "__path__", [*zoo.__path__, str(tmp_path)])
     monkeypatch.setitem(zoo.CATALOGUE, "laplace", zoo.discovered()["laplace"])
-    here = dict(vars(oracles))
-    exec(ORACLE, here)
-    names = {"Row": Row, "oracles": type("oracles", (), {"laplace": staticmethod(here["laplace"])})}
-    made: Row = eval(ROW.strip(), names)
+    folder = tmp_path / "rows"
+    folder.mkdir()
+    (folder / "laplace.py").write_text(ROW, "utf-8")
+    monkeypatch.setattr(rows, "__path__", [str(folder)])
+    (made,) = discovered(folder)
     yield made
+    sys.modules.pop("tests.zoo.rows.laplace")
     sys.modules.pop("regard.zoo.laplace")
 
 
