@@ -21,6 +21,7 @@ from regard.parts import masks
 from regard.parts.defaults import mechanism_with
 from regard.seeing.statistics import (
     DistanceHistogram,
+    EffectiveContext,
     Entropy,
     Induction,
     Maximum,
@@ -256,6 +257,23 @@ def test_distances_fall_into_exact_bins_at_any_distance() -> None:
         weights[..., place] = 1.0
         state = statistic.of_block(Block(weights, None, slice(0, 1), slice(0, len(edges)), query, key), view)
         assert int(state.argmax()) == distance.bit_length(), distance
+
+
+@pytest.mark.parametrize("share", [0.5, 0.9])
+def test_effective_context_lies_in_the_bin_that_holds_the_share(share: float) -> None:
+    size, statistic = 300, EffectiveContext(share=share)
+    torch.manual_seed(0)
+    at = Axis(torch.arange(size)[None], torch.ones(1, size, dtype=torch.bool))
+    view = View(1, 2, at, at, True)
+    back = (torch.arange(size)[:, None] - torch.arange(size)).clamp(min=0)
+    weights = torch.stack([-back / 7.0, -back / 60.0]).masked_fill(back.T > 0, -torch.inf).softmax(-1)[None]
+    whole = Block(weights, None, slice(0, size), slice(0, size), at, at)
+    bins = statistic.finish(statistic.of_block(whole, view), view)
+    for head in range(2):
+        mass = torch.bincount(back.flatten(), weights[0, head].double().flatten()).cumsum(0)
+        exact = int((mass / mass[-1] < share).sum())
+        number = float(statistic.summary(bins, view)[0, head])
+        assert exact.bit_length() == math.ceil(number).bit_length() and abs(number - exact) <= exact / 2 + 1
 
 
 def test_uniform_peaked_and_empty_rows_have_their_known_numbers() -> None:

@@ -17,6 +17,7 @@ from inspect import isabstract
 from typing import Any
 
 from regard.errors import UserError
+from regard.seeing.statistics.context import EffectiveContext
 from regard.seeing.statistics.distances import DistanceHistogram, MeanDistance
 from regard.seeing.statistics.links import Maximum, TopK
 from regard.seeing.statistics.masses import RowMass, SinkMass, SpecialMass
@@ -29,6 +30,7 @@ from regard.statistic import Statistic
 __all__ = [
     "DistanceHistogram",
     "DuplicateToken",
+    "EffectiveContext",
     "EffectiveSpan",
     "Entropy",
     "Induction",
