@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from regard.seeing.trace import Trace
 
 SHAPES = ("heads", "maps", "lines")
-FORMATS = (".html", ".png", ".svg", ".pdf", ".csv", ".json", ".safetensors")
+FORMATS = (".html", ".png", ".svg", ".pdf", ".csv", ".json", ".md", ".safetensors")
 
 
 def write(path: Path, traces: list[Trace], stat: str | None, heads: list[tuple[int, int]], shape: str) -> list[Path]:
@@ -32,6 +32,11 @@ def write(path: Path, traces: list[Trace], stat: str | None, heads: list[tuple[i
         for trace, each in zip(traces, paths, strict=True):
             write_whole(each, sheet(trace, heads))
         return paths
+    if kind == ".md":
+        from regard.view.markdown import markdown
+
+        write_whole(path, "\n".join(map(markdown, traces)))
+        return [path]
     alone = len(traces) == 1
     drawn = scene(traces[0], statistic=stat) if alone else difference(traces[0], traces[1], statistic=stat)
     if kind == ".html":

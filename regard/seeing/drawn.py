@@ -75,6 +75,15 @@ class Drawn:
 
         return widget(cast("Trace", self), height=height)
 
+    def markdown(self, path: str | Path | None = None) -> str:
+        """A Markdown table, also written to `path`: a row for each head, a column for each statistic's one number."""
+        from regard.view.markdown import markdown
+
+        table = markdown(cast("Trace", self))
+        if path is not None:
+            _write(path, table)
+        return table
+
     def _repr_html_(self) -> str:
         from regard.view.notebook import notebook
 

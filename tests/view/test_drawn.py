@@ -38,6 +38,18 @@ def test_frame_has_a_row_for_every_head_and_its_numbers() -> None:
         assert row["entropy"].mean() == pytest.approx(value, abs=1e-12)
 
 
+def test_markdown_has_a_row_for_every_head_and_its_numbers(tmp_path: Path) -> None:
+    trace = decoder()
+    head, rule, *rows = trace.markdown(tmp_path / "one.md").splitlines()
+    assert (tmp_path / "one.md").read_text() == trace.markdown()
+    cells = [[cell.strip() for cell in row.strip("|").split(" | ")] for row in (head, *rows)]
+    assert len(rows) == sum(len(layer.heads) for layer in trace.layers) and set(rule) <= set("|-: ")
+    assert {len(row) for row in cells} == {2 + len(trace.statistics)}
+    column = cells[0].index("entropy (nats)")
+    for (layer, number, value), row in zip(trace.heads("entropy"), cells[1:], strict=True):
+        assert row[:2] == [layer.title, str(number)] and float(row[column]) == pytest.approx(value, rel=5e-3)
+
+
 def test_what_prints_is_short_and_what_is_asked_by_number_or_label_comes() -> None:
     trace = decoder()
     assert len(repr(trace)) < 200 and len(repr(trace.layers[0])) < 250 and "\n" not in repr(trace.layers)
