@@ -201,6 +201,16 @@ Call document(const Call& packed, int64_t index, int64_t q0, int64_t q1, int64_t
   return call;
 }
 
+// Below so many products of two numbers another thread comes too late: waking it takes as long as the whole call.
+constexpr int64_t FEW_PRODUCTS = 1 << 19;
+
+bool is_small(const std::vector<Call>& calls) {
+  int64_t products = 0;
+  for (const Call& call : calls)
+    products += call.batch() * call.heads() * call.queries() * call.keys() * (call.key_width() + call.value_width());
+  return products < FEW_PRODUCTS;
+}
+
 }  // namespace
 
 void forward(const std::vector<Call>& calls, int threads) {
@@ -210,7 +220,7 @@ void forward(const std::vector<Call>& calls, int threads) {
     jobs.emplace_back(new Job(call));
     first_task.push_back(first_task.back() + jobs.back()->tasks);
   }
-  parallel(first_task.back(), threads, [&](int64_t task) {
+  parallel(first_task.back(), is_small(calls) ? 1 : threads, [&](int64_t task) {
     const auto after = std::upper_bound(first_task.begin(), first_task.end(), task);
     const size_t index = static_cast<size_t>(after - first_task.begin()) - 1;
     jobs[index]->run(task - first_task[index]);

@@ -44,11 +44,8 @@ static bool reads_positions(const Call& call) {
 static void pack_rows(const Rows& rows, const View& view, int64_t width, bool scaled, float* columns) {
   const Call& call = rows.call;
   float* room = rows.scratch.floats(Scratch::rows_o, width);
-  for (int row = 0; row < rows.lanes; ++row) {
-    if (row >= rows.block.rows) {
-      for (int64_t d = 0; d < width; ++d) columns[d * rows.lanes + row] = 0;
-      continue;
-    }
+  if (rows.block.rows < rows.lanes) std::memset(columns, 0, sizeof(float) * static_cast<size_t>(width * rows.lanes));
+  for (int row = 0; row < rows.block.rows; ++row) {
     const int head = rows.block.head[row];
     const Operand from = float_rows(view, rows.block.batch, head, rows.block.query[row], 1, width, room);
     const float scale = !scaled ? 1.f : call.head_scale ? *call.head_scale.at<const float>(head) : call.scale;
