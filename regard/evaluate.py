@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from regard.errors import UserError
 from regard.inputs import Inputs, Tile, require_positions, without_invalid
 from regard.mechanism import Fits, Mechanism, WeightKind
 
@@ -59,5 +60,5 @@ def scores(mechanism: Mechanism, tile: Tile) -> Tensor:
     for term in mechanism.score:
         total = term(total, tile)
     if total is None:
-        raise ValueError(f"mechanism {mechanism.name!r} has no score term; give at least one, such as Dot()")
+        raise UserError(f"mechanism {mechanism.name!r} has no score term; give at least one, such as Dot()")
     return total

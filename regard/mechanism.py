@@ -90,7 +90,7 @@ class Mix(Protocol):
 
 @runtime_checkable
 class Fits(Protocol):
-    """A score or normaliser that can tell whether its tensors fit the prepared inputs; raises ValueError if not."""
+    """A score or normaliser that can tell whether its tensors fit the prepared inputs; raises UserError if not."""
 
     def check(self, x: Inputs) -> None: ...
 

@@ -11,10 +11,11 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
+from regard.errors import UserError
 from regard.inputs import Inputs
 
 
-class NotObservable(ValueError):
+class NotObservable(UserError):
     """These weights do not exist, and why."""
 
 

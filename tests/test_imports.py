@@ -32,7 +32,7 @@ ARROWS = {
     "regard.errors": set(),
     "regard.core": {"regard.errors"},
     "regard.inputs": {"regard.core", "regard.errors"},
-    "regard.protocol": {"regard.inputs"},
+    "regard.protocol": {"regard.inputs", "regard.errors"},
     "regard.mechanism": {"regard.protocol", "regard.inputs", "regard.core", "regard.errors"},
     "regard.evaluate": {"regard.mechanism", "regard.inputs", "regard.errors"},
     "regard.lower": {"regard.mechanism", "regard.inputs", "regard.core", "regard.errors"},

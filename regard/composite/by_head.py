@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from regard.errors import UserError
 from regard.inputs import Inputs
 from regard.mechanism import Mechanism
 from regard.protocol import Engine
@@ -36,7 +37,7 @@ class ByHead:
         heads = x.q.shape[1]
         covered = [head for part, _ in self.parts for head in range(*part.indices(heads))]
         if covered != list(range(heads)):
-            raise ValueError(f"{self.name} must give each of {heads} heads one mechanism, in order; it gives {covered}")
+            raise UserError(f"{self.name} must give each of {heads} heads one mechanism, in order; it gives {covered}")
         return [(mechanism, heads_of(x, part)) for part, mechanism in self.parts]
 
     def masked(self, mask: Any) -> ByHead:
@@ -56,7 +57,7 @@ def heads_of(x: Inputs, heads: slice) -> Inputs:
     per_group = num_heads // groups
     inside_one = first // per_group == (last - 1) // per_group
     if step != 1 or last <= first or not (inside_one or (first % per_group == 0 and last % per_group == 0)):
-        raise ValueError(
+        raise UserError(
             f"heads {first} to {last} do not match the groups of {per_group} query heads that share keys; "
             "cut between groups or inside one"
         )

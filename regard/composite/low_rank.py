@@ -30,7 +30,7 @@ class LowRank:
 
     def __post_init__(self) -> None:
         if self.count < 1:
-            raise ValueError(f"{self.name} needs at least 1 landmark, got {self.count}")
+            raise UserError(f"{self.name} needs at least 1 landmark, got {self.count}")
         if str(self.kernel.mask) != "full":
             self.masked(self.kernel.mask)
 
@@ -90,7 +90,7 @@ def segment_means(x: Tensor, valid: Tensor | None, count: int) -> Tensor:
     """Means of `count` segments of near equal length, over valid tokens. [B,H,T,D] -> [B,H,count,D]."""
     length = x.shape[2]
     if length < count:
-        raise ValueError(f"{count} landmarks need at least as many tokens, got {length}")
+        raise UserError(f"{count} landmarks need at least as many tokens, got {length}")
     keep = torch.ones(x.shape[0], length, dtype=torch.bool, device=x.device) if valid is None else valid
     segment = torch.arange(length, device=x.device) * count // length
     member = torch.nn.functional.one_hot(segment, count).to(x.dtype) * keep[..., None]

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from regard.errors import UserError
 from regard.evaluate import prepared
 from regard.inputs import Inputs
 from regard.mechanism import Mechanism
@@ -32,7 +33,7 @@ class Sum:
 
     def __post_init__(self) -> None:
         if not self.branches:
-            raise ValueError(f"{self.name} has no branches; give at least one attention to sum")
+            raise UserError(f"{self.name} has no branches; give at least one attention to sum")
 
     @property
     def is_causal(self) -> bool:
@@ -56,7 +57,7 @@ class Sum:
             return torch.stack(results).sum(0)
         gates = self.gates(x)
         if gates.shape[-1] != len(results):
-            raise ValueError(f"{self.name} has {len(results)} branches, and its gates {list(gates.shape)}")
+            raise UserError(f"{self.name} has {len(results)} branches, and its gates {list(gates.shape)}")
         return (torch.stack(results, -1) * gates[:, :, rows, None, :].to(results[0].dtype)).sum(-1)
 
     def masked(self, mask: Any) -> Sum:

@@ -186,8 +186,7 @@ def placed(table: Ranges | None, part: Ranges, begin: int, num_queries: int) -> 
 
 def _combine(a: Ranges, b: Ranges, join: Callable[[Tensor, Tensor], Tensor]) -> Ranges:
     """Sweep the sorted edges of both tables: membership of each elementary interval is joined by and / or."""
-    if a.num_keys != b.num_keys:
-        raise ValueError(f"ranges over {a.num_keys} and {b.num_keys} keys cannot be combined")
+    assert a.num_keys == b.num_keys, f"ranges over {a.num_keys} and {b.num_keys} keys"
     widest = max(a.start.shape[3], b.start.shape[3])
     if widest > MAX_RUNS:
         raise TooManyRuns(f"a row of a mask has {widest} separate intervals of keys; at most {MAX_RUNS} are supported")

@@ -7,6 +7,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
+from regard.errors import UserError
 from regard.inputs import Tile
 from regard.mechanism import WeightKind
 from regard.parts.noise import uniform
@@ -54,7 +55,7 @@ class Dropout:
 
     def __post_init__(self) -> None:
         if not 0 <= self.p < 1:
-            raise ValueError(f"dropout({self.p}): a probability of at least 0 and below 1")
+            raise UserError(f"dropout({self.p}): a probability of at least 0 and below 1")
 
     def __call__(self, weights: Tensor, tile: Tile) -> Tensor:
         keep = uniform(self.seed, tile.where, weights.dtype) >= self.p
@@ -74,7 +75,7 @@ class Subtract:
 
     def __call__(self, weights: Tensor, tile: Tile) -> Tensor:
         if weights.shape[1] % 2:
-            raise ValueError(f"differential attention needs score heads in pairs, got {weights.shape[1]}")
+            raise UserError(f"differential attention needs score heads in pairs, got {weights.shape[1]}")
         kept, taken = weights.chunk(2, 1)
         return kept - per_head(self.share) * taken
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from regard.core import ranges
 from regard.core.ranges import Ranges
+from regard.errors import UserError
 from regard.inputs import Inputs, require_positions
 from regard.parts.joined import Combinable
 
@@ -24,7 +25,7 @@ class Band(Combinable):
     def __post_init__(self) -> None:
         for name, width in (("before", self.before), ("after", self.after)):
             if width is not None and width < 0:
-                raise ValueError(f"near({name}={width}): a band reaches at least 0 tokens; give 0 or more, or None")
+                raise UserError(f"near({name}={width}): a band reaches at least 0 tokens; give 0 or more, or None")
 
     @property
     def is_causal(self) -> bool:
@@ -59,7 +60,7 @@ class FirstKeys(Combinable):
 
     def __post_init__(self) -> None:
         if self.count < 1:
-            raise ValueError(f"{self}: at least 1 token, got {self.count}")
+            raise UserError(f"{self}: at least 1 token, got {self.count}")
 
     @property
     def reads_positions(self) -> bool:
@@ -108,7 +109,7 @@ class GlobalTokens(Combinable):
 
     def __post_init__(self) -> None:
         if self.count < 1:
-            raise ValueError(f"global_tokens({self.count}): at least 1 token")
+            raise UserError(f"global_tokens({self.count}): at least 1 token")
 
     def __call__(self, batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
         return (key < self.count) | (query < self.count)
@@ -131,7 +132,7 @@ class Chunk(Combinable):
 
     def __post_init__(self) -> None:
         if self.size < 1:
-            raise ValueError(f"chunk({self.size}): a chunk holds at least 1 token")
+            raise UserError(f"chunk({self.size}): a chunk holds at least 1 token")
 
     def __call__(self, batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
         return query.div(self.size, rounding_mode="floor") == key.div(self.size, rounding_mode="floor")
@@ -154,7 +155,7 @@ class Documents(Combinable):
 
     def __post_init__(self) -> None:
         if self.ids.ndim != 2 or self.ids.is_floating_point() or self.ids.is_complex():
-            raise ValueError(
+            raise UserError(
                 f"document ids are integers [batch or 1, positions], got {self.ids.dtype} {list(self.ids.shape)}"
             )
 
@@ -178,7 +179,7 @@ class Every(Combinable):
 
     def __post_init__(self) -> None:
         if self.step < 1:
-            raise ValueError(f"every({self.step}): a step is at least 1 token")
+            raise UserError(f"every({self.step}): a step is at least 1 token")
 
     def __call__(self, batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
         return (query - key) % self.step == 0
@@ -196,7 +197,7 @@ class Dilated(Combinable):
 
     def __post_init__(self) -> None:
         if self.width < 0 or self.step < 1:
-            raise ValueError(f"{self}: a width of at least 0 keys and a step of at least 1")
+            raise UserError(f"{self}: a width of at least 0 keys and a step of at least 1")
 
     def __call__(self, batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
         back = query - key
@@ -228,7 +229,7 @@ class Summary(Combinable):
 
     def __post_init__(self) -> None:
         if not 1 <= self.count <= self.size:
-            raise ValueError(f"summary({self.size}, {self.count}): between 1 key and the whole chunk")
+            raise UserError(f"summary({self.size}, {self.count}): between 1 key and the whole chunk")
 
     def __call__(self, batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
         return (key % self.size >= self.size - self.count) & (query == query)

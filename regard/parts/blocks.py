@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from regard.core.ranges import Ranges
+from regard.errors import UserError
 from regard.inputs import Inputs, require_positions
 from regard.parts.bands import between
 from regard.parts.joined import Combinable
@@ -23,7 +24,7 @@ class NearBlocks(Combinable):
 
     def __post_init__(self) -> None:
         if self.size < 1 or self.reach < 0:
-            raise ValueError(
+            raise UserError(
                 f"near_blocks({self.size}, {self.reach}): blocks of at least 1 token, a reach of at least 0"
             )
 
@@ -56,7 +57,7 @@ class RandomBlocks(Combinable):
 
     def __post_init__(self) -> None:
         if self.size < 1 or not 1 <= self.count <= self.blocks:
-            raise ValueError(
+            raise UserError(
                 f"{self}: blocks hold at least 1 token, and 1 to {max(self.blocks, 1)} of them can be drawn"
             )
 
@@ -92,7 +93,7 @@ class Blocks(Combinable):
 
     def __post_init__(self) -> None:
         if self.size < 1 or self.layout.ndim != 3 or self.layout.dtype != torch.bool:
-            raise ValueError(
+            raise UserError(
                 "a block-sparse mask needs blocks of at least 1 token and a bool layout [heads or 1, blocks, blocks], "
                 f"got size {self.size} and {self.layout.dtype} {list(self.layout.shape)}"
             )

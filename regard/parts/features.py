@@ -8,6 +8,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
+from regard.errors import UserError
 from regard.inputs import Inputs
 from regard.parts.scores import widened
 
@@ -49,7 +50,7 @@ class PositiveFeatures:
 
     def __post_init__(self) -> None:
         if self.count < 1:
-            raise ValueError(f"favor({self.count}): at least 1 random feature")
+            raise UserError(f"favor({self.count}): at least 1 random feature")
 
     def __call__(self, x: Inputs) -> Inputs:
         q, k = (log_features(t, self.count, self.seed) for t in (x.q, x.k))

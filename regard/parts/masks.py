@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from regard.errors import UserError
 from regard.parts.bands import (
     Band,
     Chunk,
@@ -74,7 +75,7 @@ def causal() -> Band:
 def window(width: int) -> Band:
     """0 <= p_i - p_j < width: the last `width` tokens, itself included (Mistral 7B, section 2)."""
     if width < 1:
-        raise ValueError(f"window({width}): a window holds at least 1 token; use causal() for no limit")
+        raise UserError(f"window({width}): a window holds at least 1 token; use causal() for no limit")
     return Band(before=width - 1, after=0)
 
 

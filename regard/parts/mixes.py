@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from regard import core
+from regard.errors import UserError
 from regard.inputs import Inputs, Tile
 from regard.parts.scores import widened
 
@@ -21,7 +22,7 @@ class WeightedSum:
 
     def __call__(self, weights: Tensor, tile: Tile) -> Tensor:
         if tile.v is None:
-            raise ValueError("a weighted sum needs values; give v, or ask for the weights with regard.weights")
+            raise UserError("a weighted sum needs values; give v, or ask for the weights with regard.weights")
         v = widened(tile.v)
         batch, heads, num_queries, num_keys = weights.shape
         groups = v.shape[1]

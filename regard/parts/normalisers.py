@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from regard import core
+from regard.errors import UserError
 from regard.inputs import Inputs, Where, require_shape
 from regard.mechanism import WeightKind
 from regard.parts.noise import uniform
@@ -63,7 +64,7 @@ class Softmax:
 
     def __str__(self) -> str:
         if isinstance(self.sink, Tensor):
-            raise ValueError("a softmax with a learned sink holds a tensor and has no text form; build it in Python")
+            raise UserError("a softmax with a learned sink holds a tensor and has no text form; build it in Python")
         return "softmax" if self.sink is None else "off_by_one" if self.sink == 0 else f"softmax({self.sink})"
 
 
@@ -124,7 +125,7 @@ class TopK:
 
     def __post_init__(self) -> None:
         if self.k < 1:
-            raise ValueError(f"topk({self.k}): at least 1 key is kept")
+            raise UserError(f"topk({self.k}): at least 1 key is kept")
 
     def __call__(self, scores: Tensor, allowed: Tensor | None, where: Where) -> Tensor:
         return Softmax()(scores, largest(scores, allowed, where, self.k), where)
@@ -182,7 +183,7 @@ class Gumbel:
 
     def __post_init__(self) -> None:
         if not self.temperature > 0:
-            raise ValueError(f"gumbel({self.temperature}): a temperature is above 0; use hard for its limit at 0")
+            raise UserError(f"gumbel({self.temperature}): a temperature is above 0; use hard for its limit at 0")
 
     def __call__(self, scores: Tensor, allowed: Tensor | None, where: Where) -> Tensor:
         noisy = scores - (-uniform(self.seed, where, torch.float64).log()).log().to(scores.dtype)

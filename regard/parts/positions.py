@@ -8,11 +8,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from regard.errors import UserError
+
 
 def sinusoidal(positions: Tensor, width: int, base: float = 10_000.0) -> Tensor:
     """PE(p, 2i) = sin(p / base^{2i/width}), PE(p, 2i+1) = cos(…) (Vaswani 2017, section 3.5). [..., width] float64."""
     if width < 1:
-        raise ValueError(f"a sinusoidal position needs a width of at least 1, got {width}")
+        raise UserError(f"a sinusoidal position needs a width of at least 1, got {width}")
     half = torch.arange(0, width, 2, dtype=torch.float64, device=positions.device)
     angle = positions[..., None].to(torch.float64) * base ** (-half / width)
     return torch.stack([angle.sin(), angle.cos()], -1).flatten(-2)[..., :width]
@@ -29,7 +31,7 @@ def alibi_slopes(heads: int) -> Tensor:
 def t5_buckets(distance: Tensor, buckets: int, max_distance: int, bidirectional: bool) -> Tensor:
     """The bucket of p_j - p_i: exact when near, logarithmic when far (Raffel 2020, section 2.1). int64, as distance."""
     if buckets < (4 if bidirectional else 2) or max_distance <= buckets // (4 if bidirectional else 2):
-        raise ValueError(f"T5 buckets need max_distance above the exact ones, got buckets={buckets}, {max_distance=}")
+        raise UserError(f"T5 buckets need max_distance above the exact ones, got buckets={buckets}, {max_distance=}")
     result = torch.zeros_like(distance)
     if bidirectional:
         buckets //= 2
@@ -122,7 +124,7 @@ def length(*positions: Tensor) -> int:
 def rotary_frequencies(width: int, base: float = 10_000.0) -> Tensor:
     """θ_i = base^{-2i/width}, i = 0 … width/2 - 1 (Su 2021, eq. 15). float64 [width / 2], radians per token."""
     if width < 2 or width % 2:
-        raise ValueError(f"rotary positions turn pairs of dimensions; a width of {width} is not even and positive")
+        raise UserError(f"rotary positions turn pairs of dimensions; a width of {width} is not even and positive")
     return base ** (-torch.arange(0, width, 2, dtype=torch.float64, device="cpu") / width)
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from regard.errors import UserError
 from regard.inputs import NO_POSITION, Inputs, require_positions
 from regard.parts import positions
 from regard.parts.scores import widened
@@ -15,7 +16,7 @@ from regard.parts.scores import widened
 def projected(x: Tensor, weight: Tensor, part: str) -> Tensor:
     """x W: x [B,H,T,D], weight [D,M] or [H or 1,D,M] (a projection per head)."""
     if weight.shape[-2] != x.shape[-1] or (weight.ndim == 3 and weight.shape[0] not in (1, x.shape[1])):
-        raise ValueError(f"{part} of shape {list(weight.shape)} does not fit tokens {list(x.shape)} [B,heads,T,width]")
+        raise UserError(f"{part} of shape {list(weight.shape)} does not fit tokens {list(x.shape)} [B,heads,T,width]")
     return widened(x) @ as_wide(weight, x)
 
 
@@ -50,7 +51,7 @@ class Temperature:
 
     def __post_init__(self) -> None:
         if not self.value > 0:
-            raise ValueError(f"temperature({self.value}): a temperature is above 0; use hard for its limit at 0")
+            raise UserError(f"temperature({self.value}): a temperature is above 0; use hard for its limit at 0")
 
     def __call__(self, x: Inputs) -> Inputs:
         return x.replace(q=widened(x.q) / self.value)
@@ -93,14 +94,14 @@ class AddPositions:
         if self.table is None:
             return positions.sinusoidal(at, like.shape[-1])[:, None].to(like.dtype)
         if self.table.shape[1] != like.shape[-1]:
-            raise ValueError(f"position table {list(self.table.shape)} does not fit tokens of width {like.shape[-1]}")
+            raise UserError(f"position table {list(self.table.shape)} does not fit tokens of width {like.shape[-1]}")
         if at.numel() and int(at.amax()) >= self.table.shape[0]:
-            raise ValueError(f"position {int(at.amax())} lies beyond the table's {self.table.shape[0]} positions")
+            raise UserError(f"position {int(at.amax())} lies beyond the table's {self.table.shape[0]} positions")
         return self.table[at.clamp(min=0)][:, None].to(like.dtype)
 
     def __str__(self) -> str:
         if self.table is not None:
-            raise ValueError("a learned position table holds a tensor and has no text form; build it in Python")
+            raise UserError("a learned position table holds a tensor and has no text form; build it in Python")
         return "sinusoidal(True)" if self.values else "sinusoidal"
 
 
@@ -125,7 +126,7 @@ class EluPlusOne:
 def slots(x: Inputs, k: Tensor, v: Tensor | None) -> Inputs:
     """Inputs whose keys are `k`: slots without positions, all of them valid."""
     if x.allowed is not None:
-        raise ValueError("a mask over tokens says nothing about projected keys; leave `allowed` out")
+        raise UserError("a mask over tokens says nothing about projected keys; leave `allowed` out")
     at = torch.full((x.q.shape[0], k.shape[2]), NO_POSITION, device=k.device)
     return x.replace(k=k, v=v, key_positions=at, key_valid=None, per_key={}, key_axis="slots")
 
@@ -140,7 +141,7 @@ class ProjectSequence:
     def __call__(self, x: Inputs) -> Inputs:
         for name, weight in (("E", self.e), ("F", self.f)):
             if weight.shape[1] != x.k.shape[2]:
-                raise ValueError(f"{name} projects {weight.shape[1]} keys to slots, but there are {x.k.shape[2]}")
+                raise UserError(f"{name} projects {weight.shape[1]} keys to slots, but there are {x.k.shape[2]}")
         v = None if x.v is None else as_wide(self.f, x.v) @ widened(x.v)
         return slots(x, as_wide(self.e, x.k) @ widened(x.k), v)
 
@@ -154,11 +155,11 @@ class Memory:
 
     def __call__(self, x: Inputs) -> Inputs:
         if self.keys.ndim != 3 or self.keys.shape[:2] != self.values.shape[:2]:
-            raise ValueError(
+            raise UserError(
                 f"a memory is [heads, slots, width], got {list(self.keys.shape)}, {list(self.values.shape)}"
             )
         if self.keys.shape[-1] != x.q.shape[-1] or x.q.shape[1] % self.keys.shape[0]:
-            raise ValueError(f"memory keys {list(self.keys.shape)} do not fit queries {list(x.q.shape)}")
+            raise UserError(f"memory keys {list(self.keys.shape)} do not fit queries {list(x.q.shape)}")
         batch = x.q.shape[0]
         k, v = (t.expand(batch, *t.shape) for t in (self.keys, self.values))
         return slots(x.replace(allowed=None), k, v)
@@ -180,7 +181,7 @@ class Latent:
         rank, plain = self.w_uk.shape[1:]
         heads = x.q.shape[1]
         if x.k.shape[1] != 1 or self.w_uk.shape[0] != heads or x.q.shape[-1] - plain != x.k.shape[-1] - rank:
-            raise ValueError(
+            raise UserError(
                 f"queries {list(x.q.shape)} and latent keys {list(x.k.shape)} do not fit W_UK {list(self.w_uk.shape)}: "
                 "q is [B,H,T,Dn + dR], k [B,1,T,r + dR]"
             )
@@ -204,7 +205,7 @@ class SplitHeads:
 
     def __call__(self, x: Inputs) -> Inputs:
         if x.q.shape[-1] % self.parts:
-            raise ValueError(f"a query width of {x.q.shape[-1]} does not divide into {self.parts} parts")
+            raise UserError(f"a query width of {x.q.shape[-1]} does not divide into {self.parts} parts")
         q, k = (torch.cat(t.chunk(self.parts, -1), 1) for t in (x.q, x.k))
         return x.replace(q=q, k=k)
 
@@ -221,11 +222,11 @@ class KeyHeads:
 
     def __post_init__(self) -> None:
         if self.count < 1:
-            raise ValueError(f"attention has at least 1 key-value head, got {self.count}")
+            raise UserError(f"attention has at least 1 key-value head, got {self.count}")
 
     def __call__(self, x: Inputs) -> Inputs:
         if x.k.shape[1] != self.count:
-            raise ValueError(f"{self.count} key-value heads were asked for, but k {list(x.k.shape)} has {x.k.shape[1]}")
+            raise UserError(f"{self.count} key-value heads were asked for, but k {list(x.k.shape)} has {x.k.shape[1]}")
         if self.queries is not None and x.q.shape[1] != self.queries:
-            raise ValueError(f"{self.queries} query heads were asked for, but q {list(x.q.shape)} has {x.q.shape[1]}")
+            raise UserError(f"{self.queries} query heads were asked for, but q {list(x.q.shape)} has {x.q.shape[1]}")
         return x

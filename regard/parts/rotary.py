@@ -30,7 +30,7 @@ class Rotary:
         require_positions(x, "rotary")
         width = x.q.shape[-1] if self.width is None else self.width
         if width > x.q.shape[-1]:
-            raise ValueError(f"rotary(width={width}) turns more dimensions than queries have, {x.q.shape[-1]}")
+            raise UserError(f"rotary(width={width}) turns more dimensions than queries have, {x.q.shape[-1]}")
         frequencies, attention = self.frequencies(width, positions.length(x.query_positions, x.key_positions))
         q, k = (
             positions.rotate(widened(t) * attention, p, frequencies, self.interleaved)
@@ -48,7 +48,7 @@ class Rotary:
         given += [] if self.width is None else [f"width={self.width}"]
         given += [f"interleaved={self.interleaved}"] if self.interleaved else []
         if self.scaling is not None:
-            raise ValueError("rotary with a scaling has no text form; build it in Python")
+            raise UserError("rotary with a scaling has no text form; build it in Python")
         return f"rotary({', '.join(given)})" if given else "rotary"
 
 

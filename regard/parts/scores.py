@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from regard import core
+from regard.errors import UserError
 from regard.inputs import Inputs, Tile, require_positions, require_shape
 
 
@@ -24,7 +25,7 @@ def per_head(value: float | Tensor) -> float | Tensor:
 
 def _needs(scores: Tensor | None, part: str) -> Tensor:
     if scores is None:
-        raise ValueError(f"{part} changes scores and cannot come first; begin with a score such as Dot()")
+        raise UserError(f"{part} changes scores and cannot come first; begin with a score such as Dot()")
     return scores
 
 
@@ -59,7 +60,7 @@ class Dot:
 
     def check(self, x: Inputs) -> None:
         if x.q.shape[-1] != x.key_width:
-            raise ValueError(
+            raise UserError(
                 f"queries of width {x.q.shape[-1]} and keys of width {x.key_width} have no dot product; "
                 "project one to the width of the other"
             )
@@ -68,7 +69,7 @@ class Dot:
 
     def __str__(self) -> str:
         if isinstance(self.scale, Tensor):
-            raise ValueError("a dot product with a scale per head holds a tensor and has no text form")
+            raise UserError("a dot product with a scale per head holds a tensor and has no text form")
         return "scaled_dot" if self.scale is None else "dot" if self.scale == 1.0 else f"dot({self.scale})"
 
 
@@ -168,7 +169,7 @@ class Softcap:
 
     def __post_init__(self) -> None:
         if not self.cap > 0:
-            raise ValueError(f"softcap({self.cap}): a cap is above 0")
+            raise UserError(f"softcap({self.cap}): a cap is above 0")
 
     def __str__(self) -> str:
         return f"softcap({self.cap})"
@@ -219,7 +220,7 @@ class Euclidean:
 
     def __str__(self) -> str:
         if isinstance(self.gamma, Tensor):
-            raise ValueError("a Gaussian score with a width per head holds a tensor and has no text form")
+            raise UserError("a Gaussian score with a width per head holds a tensor and has no text form")
         return f"gaussian({self.gamma})"
 
 
@@ -237,7 +238,7 @@ class MixScores:
 def mixed_heads(matrix: Tensor, per_pair: Tensor) -> Tensor:
     """Σ_g M_hg x_g over the heads of [B,H,Tq,Tk]."""
     if matrix.shape[1] != per_pair.shape[1]:
-        raise ValueError(f"a head mixture {list(matrix.shape)} does not fit {per_pair.shape[1]} heads")
+        raise UserError(f"a head mixture {list(matrix.shape)} does not fit {per_pair.shape[1]} heads")
     return torch.einsum("hg,bgij->bhij", matrix.to(per_pair.dtype), per_pair)
 
 

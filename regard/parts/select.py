@@ -14,6 +14,7 @@ from torch import Tensor
 
 from regard.core import ranges
 from regard.core.ranges import Ranges
+from regard.errors import UserError
 from regard.inputs import Inputs, require_positions
 from regard.parts.scores import widened
 
@@ -39,7 +40,7 @@ class SelectBlocks:
 
     def __post_init__(self) -> None:
         if self.size < 1 or self.count < 1:
-            raise ValueError(f"selecting {self.count} blocks of {self.size} keys: both must be at least 1")
+            raise UserError(f"selecting {self.count} blocks of {self.size} keys: both must be at least 1")
 
     def __call__(self, x: Inputs) -> Inputs:
         require_positions(x, "selecting blocks")
@@ -50,7 +51,7 @@ class SelectBlocks:
 
     def __str__(self) -> str:
         if not self.causal:
-            raise ValueError("selecting blocks without a causal mask has no text form; build it in Python")
+            raise UserError("selecting blocks without a causal mask has no text form; build it in Python")
         return f"{self.by}_blocks({self.size}, {self.count})"
 
     def scorer(self, k: Tensor, valid: Tensor | None) -> Callable[[Inputs, slice], Tensor]:
@@ -167,7 +168,7 @@ class PredictCentre:
 
     def __post_init__(self) -> None:
         if self.reach < 1:
-            raise ValueError(f"a predicted window reaches at least 1 token to either side, got {self.reach}")
+            raise UserError(f"a predicted window reaches at least 1 token to either side, got {self.reach}")
 
     def __call__(self, x: Inputs) -> Inputs:
         q = widened(x.q)
@@ -207,7 +208,7 @@ class Compress:
         if valid is not None:
             valid = valid[:, : whole * size].unflatten(1, (whole, size)).all(-1)
         if x.allowed is not None:
-            raise ValueError("a mask over tokens says nothing about compressed keys; leave `allowed` out")
+            raise UserError("a mask over tokens says nothing about compressed keys; leave `allowed` out")
         return x.replace(k=w @ k, v=v, key_positions=last, key_valid=valid, per_key={}, key_axis="slots")
 
 
@@ -222,7 +223,7 @@ class SelectByCompressed:
 
     def __post_init__(self) -> None:
         if self.count < 1:
-            raise ValueError(f"selecting {self.count} blocks: at least 1")
+            raise UserError(f"selecting {self.count} blocks: at least 1")
 
     def __call__(self, x: Inputs) -> Inputs:
         require_positions(x, "selecting blocks")

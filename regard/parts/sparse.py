@@ -17,6 +17,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from regard.errors import UserError
 from regard.inputs import Where
 from regard.mechanism import WeightKind
 
@@ -45,7 +46,7 @@ class Entmax:
 
     def __str__(self) -> str:
         if isinstance(self.alpha, Tensor):
-            raise ValueError("entmax with a learned alpha holds a tensor and has no text form; build it in Python")
+            raise UserError("entmax with a learned alpha holds a tensor and has no text form; build it in Python")
         return "sparsemax" if self.alpha == 2 else f"entmax({self.alpha})"
 
 
@@ -71,14 +72,14 @@ class Normmax:
 
     def __str__(self) -> str:
         if isinstance(self.alpha, Tensor):
-            raise ValueError("normmax with a learned alpha holds a tensor and has no text form; build it in Python")
+            raise UserError("normmax with a learned alpha holds a tensor and has no text form; build it in Python")
         return f"normmax({self.alpha})"
 
 
 def _check_alpha(alpha: float | Tensor, name: str, otherwise: str) -> None:
     lowest = float(alpha.detach().amin()) if isinstance(alpha, Tensor) else alpha
     if not 1 < lowest < math.inf:
-        raise ValueError(f"{name} needs alpha above 1, got {lowest}; {otherwise}")
+        raise UserError(f"{name} needs alpha above 1, got {lowest}; {otherwise}")
 
 
 def _per_head(alpha: float | Tensor, scores: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from regard.errors import UserError
 from regard.inputs import Inputs
 from regard.mechanism import Prepare
 from regard.parts.features import log_features
@@ -33,7 +34,7 @@ class FeatureSum(Recurrence):
 
     def __post_init__(self) -> None:
         if self.count < 1:
-            raise ValueError(f"{self.name}: at least 1 random feature, got {self.count}")
+            raise UserError(f"{self.name}: at least 1 random feature, got {self.count}")
 
     def start(self, x: Inputs) -> State:
         assert x.v is not None

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import silu
 
+from regard.errors import UserError
 from regard.inputs import Inputs
 from regard.mechanism import Prepare
 from regard.parts.scores import widened
@@ -45,7 +46,7 @@ class NeuralMemory(Recurrence):
 
     def __post_init__(self) -> None:
         if self.mini_batch < 1:
-            raise ValueError(f"{self.name}: a mini-batch holds at least 1 token, got {self.mini_batch}")
+            raise UserError(f"{self.name}: a mini-batch holds at least 1 token, got {self.mini_batch}")
 
     def gates(self, x: Inputs) -> dict[str, tuple[int, ...] | None]:
         return dict.fromkeys(("forget", "momentum", "rate"))
@@ -53,7 +54,7 @@ class NeuralMemory(Recurrence):
     def start(self, x: Inputs) -> State:
         layers = [self.w_1] if self.w_2 is None else [self.w_1, self.w_2]
         if self.w_1.shape[0] != x.q.shape[1] or self.w_1.shape[1] != x.q.shape[-1]:
-            raise ValueError(f"{self.name}: w_1 {list(self.w_1.shape)} does not fit queries {list(x.q.shape)}")
+            raise UserError(f"{self.name}: w_1 {list(self.w_1.shape)} does not fit queries {list(x.q.shape)}")
         memory = tuple(w.to(widened(x.q).dtype).expand(x.q.shape[0], *w.shape) for w in layers)
         learned = torch.zeros(x.q.shape[0], 1, 1, 1, dtype=torch.int64, device=x.q.device)
         return memory, tuple(torch.zeros_like(w) for w in memory), memory, learned

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from regard.errors import UserError
 from regard.evaluate import mixed, weights_of
 from regard.inputs import Inputs, Tile
 from regard.mechanism import Mechanism
@@ -110,7 +111,7 @@ def _refuse_others(out: Tensor, known: set[int], mechanism: Mechanism) -> None:
         seen.add(node)
         leaf = getattr(node, "variable", None)
         if leaf is not None and id(leaf) not in known:
-            raise ValueError(
+            raise UserError(
                 f"{mechanism.name}: a part uses a tensor {list(leaf.shape)} that asks for a gradient and is in none of "
                 "its fields; make it a field of the part's dataclass"
             )

@@ -15,6 +15,7 @@ from torch import Tensor
 from regard.core import ranges
 from regard.core.layout import Packed
 from regard.core.ranges import Ranges
+from regard.errors import UserError
 from regard.evaluate import mixed, prepared, weights_of
 from regard.inputs import Inputs, Tile, without_invalid
 from regard.lower import visible
@@ -43,7 +44,7 @@ def attend(
     given = x.q.dtype
     x = without_invalid(prepared(mechanism, x))
     if output and mechanism.mix is None:
-        raise ValueError(f"{mechanism.name} has no output: its weights are the result; ask for regard.weights")
+        raise UserError(f"{mechanism.name} has no output: its weights are the result; ask for regard.weights")
     first, last, _ = (rows or slice(None)).indices(x.q.shape[2])
     queries = range(first, max(first, last))
     if not output:
@@ -119,11 +120,11 @@ def strips(
 def rectangle(mechanism: Mechanism, x: Inputs, rows: slice, keys: slice) -> Tensor:
     """The weights [B,H',rows,keys] of these query rows on these key slots, as they are after the prepares.
 
-    Raises ValueError for a slice with a step.
+    Raises UserError for a slice with a step.
     """
     for part in (rows, keys):
         if part.step not in (None, 1):
-            raise ValueError(
+            raise UserError(
                 f"a rectangle is whole rows and keys, got a step of {part.step}; index what it gives instead"
             )
     x, mechanism = prepared(mechanism, x), mechanism.replace(prepare=())

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from regard import resident
+from regard.errors import UserError
 from regard.hf.plan import NOTHING, Plan
 from regard.swap.records import Speed
 from regard.swap.running import running
@@ -24,10 +25,10 @@ REPEATS = 3
 def speed(model: nn.Module, plan: Plan, ids: Tensor, new_tokens: int, backend: str = "model") -> Speed:
     """Reading ids [T] at once, medians of REPEATS; then the last `new_tokens` of them one by one with a cache.
 
-    Raises ValueError where there are not so many tokens.
+    Raises UserError where there are not so many tokens.
     """
     if not 0 < new_tokens < len(ids):
-        raise ValueError(f"{new_tokens} of {len(ids)} tokens cannot be written one by one")
+        raise UserError(f"{new_tokens} of {len(ids)} tokens cannot be written one by one")
     batch = batch_like(model, ids)
     inside: AbstractContextManager[Any] = nullcontext() if plan is NOTHING else running(model, plan, backend=backend)
     with inside:

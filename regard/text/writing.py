@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from regard.errors import UserError
 from regard.mechanism import Mechanism
 from regard.parts import masks
 from regard.parts.masks import Or
@@ -13,14 +14,14 @@ from regard.zoo import CATALOGUE
 
 
 def unparse(attention: Attention) -> str:
-    """The text that says this mechanism; parse(unparse(m)) computes the same. Raises ValueError where there is none."""
+    """The text that says this mechanism; parse(unparse(m)) computes the same. Raises UserError where there is none."""
     if not isinstance(attention, Mechanism):
-        raise ValueError(f"{attention.name} is a {type(attention).__name__} and has no text form; build it in Python")
+        raise UserError(f"{attention.name} is a {type(attention).__name__} and has no text form; build it in Python")
     held = attention.tensors()
     if held:
-        raise ValueError(f"{attention.name} holds tensors ({', '.join(held)}) and has no text form; build it in Python")
+        raise UserError(f"{attention.name} holds tensors ({', '.join(held)}) and has no text form; build it in Python")
     if type(attention.mix) is not WeightedSum:
-        raise ValueError(f"{attention.name} does not end in a weighted sum and has no text form; build it in Python")
+        raise UserError(f"{attention.name} does not end in a weighted sum and has no text form; build it in Python")
     base, terms = attention.score[0], attention.score[1:]
     parts: list[Any] = [part for part in (base,) if _written(part) != "scaled_dot"]
     parts += [*terms, *attention.prepare]
@@ -50,5 +51,5 @@ def text_or(made: Mechanism, given: str) -> str:
 
 def _written(part: Any) -> str:
     if type(part).__str__ is object.__str__:
-        raise ValueError(f"{type(part).__name__} has no text form; build it in Python")
+        raise UserError(f"{type(part).__name__} has no text form; build it in Python")
     return str(part)

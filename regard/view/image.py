@@ -42,11 +42,11 @@ def image(
     of A, B and A − B, by default the one that changed most. shape: "heads" draws the grid and the maps of `heads`;
     "maps" a small map of every head; "lines" the `heads` of one layer as lines between two columns of tokens.
 
-    Raises ValueError for a format or shape that is not known, TraceError for a statistic, layer or head that was not
+    Raises UserError for a format or shape that is not known, TraceError for a statistic, layer or head that was not
     watched.
     """
     if kind not in FORMATS:
-        raise ValueError(f"cannot draw {kind!r}; choose one of {', '.join(FORMATS)}")
+        raise UserError(f"cannot draw {kind!r}; choose one of {', '.join(FORMATS)}")
     if shape not in SHAPES:
         raise UserError(f"there is no shape {shape!r} of a picture; there are: {', '.join(SHAPES)}")
     matplotlib = needed("matplotlib", "drawing image files")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from regard.errors import UserError
 from regard.mechanism import Mechanism
 from regard.parts.defaults import mechanism_with
 from regard.parts.relative import Span, SpanScore
@@ -16,7 +17,7 @@ SOURCE = "Sukhbaatar et al. 2019, Adaptive Attention Span in Transformers, eq. 5
 def adaptive_span(*, z: Tensor, ramp: float = 32.0) -> Mechanism:
     """a = m_z e^s / Σ m_z e^s, m_z(d) = clamp((R + z - d) / R, 0, 1), causal. z: learned [heads]; ramp R: tokens."""
     if not ramp > 0:
-        raise ValueError(f"adaptive_span(ramp={ramp}): the ramp is above 0 tokens")
+        raise UserError(f"adaptive_span(ramp={ramp}): the ramp is above 0 tokens")
     return mechanism_with("adaptive_span", SOURCE, score=(Dot(), SpanScore(z, ramp)), mask=Span(z, ramp))
 
 

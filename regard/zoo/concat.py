@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from regard.errors import UserError
 from regard.mechanism import Mask, Mechanism
 from regard.parts.defaults import FULL, mechanism_with
 from regard.parts.prepare import Project
@@ -16,7 +17,7 @@ SOURCE = "Luong et al. 2015, Effective Approaches to Attention-based NMT, sectio
 def concat(*, w: Tensor, v: Tensor, query_width: int, mask: Mask = FULL) -> Mechanism:
     """o = softmax(vᵀ tanh(W [q ; k])) v. w: [Dq + Dk,M], whose first query_width rows meet the query; v [M]."""
     if not 0 < query_width < w.shape[-2]:
-        raise ValueError(f"query_width={query_width} must leave rows of w {list(w.shape)} for query and key")
+        raise UserError(f"query_width={query_width} must leave rows of w {list(w.shape)} for query and key")
     parts = (Project(w[..., :query_width, :], w[..., query_width:, :]),)
     return mechanism_with("concat", SOURCE, prepare=parts, score=(Additive(v),), mask=mask)
 

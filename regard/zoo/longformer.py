@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from regard.errors import UserError
 from regard.mechanism import Mechanism
 from regard.parts import masks
 from regard.parts.defaults import mechanism_with
@@ -23,7 +24,7 @@ def bigbird(
     """Blocks of `size` tokens: `window` (odd) around the query's own, `count` random ones of `length` tokens, and
     `global_blocks` at the start that see all and are seen by all."""
     if window < 1 or window % 2 == 0:
-        raise ValueError(f"bigbird(window={window}): an odd number of blocks, the query's own in the middle")
+        raise UserError(f"bigbird(window={window}): an odd number of blocks, the query's own in the middle")
     mask = (
         masks.NearBlocks(size, window // 2)
         | masks.global_tokens(global_blocks * size)

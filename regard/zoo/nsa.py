@@ -7,6 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from regard.composite import Gates, Sum
+from regard.errors import UserError
 from regard.inputs import Inputs
 from regard.parts.defaults import mechanism_with
 from regard.parts.masks import causal, window
@@ -34,7 +35,7 @@ def nsa(*, w: Tensor, count: int, width: int, gates: Gates | None = None, e: Ten
 def given_gates(x: Inputs) -> Tensor:
     """The gates that came with the queries, [B,H,Tq,3]."""
     if "gates" not in x.per_query:
-        raise ValueError("nsa needs a gate per branch: give per_query={'gates': [B,H,Tq,3]}, or gates=")
+        raise UserError("nsa needs a gate per branch: give per_query={'gates': [B,H,Tq,3]}, or gates=")
     return x.per_query["gates"]
 
 

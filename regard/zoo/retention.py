@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from regard.errors import UserError
 from regard.inputs import Inputs
 from regard.recurrent import Decay
 from regard.zoo.card import Card, Sizes
@@ -16,7 +17,7 @@ GLA = "Yang et al. 2024, Gated Linear Attention Transformers, eq. 3"
 def retention(*, gamma: Tensor) -> Decay:
     """S_t = γ_h S_{t-1} + k vᵀ, o = qᵀS / √Dk. gamma γ: [heads] in (0, 1]; the paper: 1 - 2^{-5-h}."""
     if not bool(((gamma > 0) & (gamma <= 1)).all()):
-        raise ValueError(f"retention forgets by a factor in (0, 1] per token, got {gamma.tolist()}")
+        raise UserError(f"retention forgets by a factor in (0, 1] per token, got {gamma.tolist()}")
     return Decay("retention", RETENTION, decay=gamma, scale=None)
 
 

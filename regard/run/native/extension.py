@@ -8,6 +8,8 @@ from importlib import import_module
 from importlib.util import module_from_spec, spec_from_file_location
 from types import ModuleType
 
+from regard.errors import UserError
+
 NAME = "regard.run.native._core"
 
 
@@ -40,10 +42,10 @@ def _load() -> tuple[ModuleType | None, str | None]:
 
 
 def extension() -> ModuleType:
-    """The compiled module; raises RuntimeError with the reason where there is none."""
+    """The compiled module; raises UserError with the reason where there is none."""
     found, reason = _load()
     if found is None:
-        raise RuntimeError(reason)
+        raise UserError(reason)
     return found
 
 

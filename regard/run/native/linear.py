@@ -45,7 +45,7 @@ class PackedLinear:
         """From a weight [N,K]: floating point (bfloat16 stays, others become float32), or int8 with its scale [N]
         (w = scale · int8)."""
         if (weight.dtype == torch.int8) != (scale is not None):
-            raise ValueError(f"int8 weights come with a scale per output and others without, got {weight.dtype}")
+            raise UserError(f"int8 weights come with a scale per output and others without, got {weight.dtype}")
         stored = weight.detach() if weight.dtype in STORED else weight.detach().float()
         group = 2 if stored.dtype == torch.bfloat16 else 1
         return cls(_panels(stored, group, 32 if group > 1 else 1), _floats(scale), _floats(bias), *weight.shape)
@@ -63,9 +63,9 @@ class PackedLinear:
     def __call__(self, x: Tensor) -> Tensor:
         """x [..., K] -> [..., N] float32."""
         if x.shape[-1] != self.depth:
-            raise ValueError(f"rows must have {self.depth} numbers, got {list(x.shape)}")
+            raise UserError(f"rows must have {self.depth} numbers, got {list(x.shape)}")
         if x.requires_grad and torch.is_grad_enabled():
-            raise ValueError("a packed linear layer has no gradient; use torch.nn.functional.linear, or no_grad")
+            raise UserError("a packed linear layer has no gradient; use torch.nn.functional.linear, or no_grad")
         rows = x if x.ndim == 2 else x.reshape(-1, self.depth)
         if rows.dtype != torch.float32:
             rows = rows.float()

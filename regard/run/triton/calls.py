@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from regard import core
+from regard.errors import UserError
 from regard.run.limits import readers_of_positions
 from regard.run.output import Output
 from regard.run.triton import arguments, visible
@@ -144,7 +145,7 @@ def forward(ready: Prepared, output: bool) -> tuple[Tensor | None, Tensor, Tenso
     out = None
     if output:
         if plan.v is None:
-            raise ValueError("this plan has no values, so there is no output; run it with output=False")
+            raise UserError("this plan has no values, so there is no output; run it with output=False")
         out = empty_like_rows(plan.q, plan.v.shape[-1])
     row_max, row_log_sum = (plan.q.new_empty((batch, heads, queries), dtype=torch.float32) for _ in range(2))
     shape = ready.shape(FORWARD)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from regard.core.layout import Paged
+from regard.errors import UserError
 from regard.run.output import Output
 from regard.run.triton.arguments import Pages, line
 from regard.run.triton.available import why_unavailable
@@ -29,7 +30,7 @@ def paged_decode(
     q [S,H,Dk], key_pages [pages,G,Dk,page_size], value_pages [pages,G,page_size,Dv], all float32, bfloat16 or float16;
     starts int32 [S], sink [H]. Gives out [S,H,Dv] in q's type, row_max and
     row_log_sum float32 [S,H]. A sequence's bits depend on itself alone. Nothing waits for the GPU, so entries of the
-    table are not checked; one outside the pool reads page 0. Raises ValueError where the kernels cannot run.
+    table are not checked; one outside the pool reads page 0. Raises UserError where the kernels cannot run.
     """
     sequences, heads, width = q.shape
     groups, value_width = key_pages.shape[1], value_pages.shape[3]
@@ -37,7 +38,7 @@ def paged_decode(
     if reason is None and max(width, value_width) > WIDEST:
         reason = f"heads are {max(width, value_width)} wide; a tile holds widths up to {WIDEST}"
     if reason is not None:
-        raise ValueError(f"the Triton kernels cannot decode: {reason}")
+        raise UserError(f"the Triton kernels cannot decode: {reason}")
     shape = shape_for(DECODE, max(padded(width), padded(value_width)), q.dtype)
     num_splits = max(1, -(-layout.block_table.shape[1] * key_pages.shape[3] // SPLIT))
     out = q.new_empty((sequences, heads, value_width))

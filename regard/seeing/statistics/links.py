@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from regard import core
+from regard.errors import UserError
 from regard.growing import Growing, Join
 from regard.mechanism import WeightKind
 from regard.seeing.statistics.kinds import UNSIGNED
@@ -65,7 +66,7 @@ class TopK(Statistic):
 
     def __post_init__(self) -> None:
         if self.k < 1:
-            raise ValueError(f"top-k keeps at least 1 link, got k={self.k}")
+            raise UserError(f"top-k keeps at least 1 link, got k={self.k}")
 
     def of_block(self, block: Block, view: View) -> Links:
         best = block.weights.float().sort(dim=-1, descending=True, stable=True)

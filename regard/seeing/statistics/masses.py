@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from regard import core
+from regard.errors import UserError
 from regard.statistic import Axis, Block, Need, RowStatistic, View
 
 
@@ -45,7 +46,7 @@ class SinkMass(RowStatistic):
 
     def __post_init__(self) -> None:
         if self.count < 1:
-            raise ValueError(f"sink mass counts at least 1 first token, got {self.count}")
+            raise UserError(f"sink mass counts at least 1 first token, got {self.count}")
 
     def of_rows(self, block: Block, view: View) -> Tensor:
         first = (block.key.positions < self.count)[:, None, None]

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from regard import core
+from regard.errors import UserError
 from regard.growing import Growing
 from regard.seeing.cells import allowed_per_cell, pooled, shift_for
 from regard.statistic import Block, Statistic, View, Walked
@@ -74,7 +75,7 @@ class Overview(Statistic):
 
     def __post_init__(self) -> None:
         if self.resolution < 1:
-            raise ValueError(f"an overview has at least 1 cell a side, got {self.resolution}")
+            raise UserError(f"an overview has at least 1 cell a side, got {self.resolution}")
 
     def _shifts(self, view: View) -> tuple[int, int]:
         return shift_for(view.query.length, self.resolution), shift_for(view.key.length, self.resolution)
