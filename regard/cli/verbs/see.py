@@ -49,7 +49,7 @@ def see(
     backend: Annotated[str, typer.Option(help="What computes the output: model, native, strips …")] = "model",
     out: Annotated[
         list[Path] | None,
-        typer.Option(help="File to write: html, png, svg, json, md, safetensors. Repeatable."),
+        typer.Option(help="File to write: html, png, svg, pdf, csv, json, md, safetensors. Repeatable."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the numbers of all heads as JSON.")] = False,
     check: Annotated[
