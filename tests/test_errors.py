@@ -13,15 +13,10 @@ from regard.errors import UserError
 PACKAGE = Path(regard.__file__).parent
 
 # Python's own errors that say nothing about whose mistake it was.
-PLAIN = {"ValueError", "TypeError", "RuntimeError", "KeyError", "IndexError", "LookupError"} | {
-    "Exception",
-    "NotImplementedError",
-}
+PLAIN = {"ValueError", "TypeError", "RuntimeError", "KeyError", "IndexError", "LookupError", "Exception"}
 # Not a user's mistake, each with the reason. A row that no longer applies fails the test.
 FAULTS = {
     ("hf/seam.py", "KeyError"): "stands for a registry's own error",
-    ("statistic.py", "NotImplementedError"): "an author forgot a method",
-    ("swap/policies/policy.py", "NotImplementedError"): "an author forgot a method",
     ("bench/serving/peers.py", "RuntimeError"): "another program fell silent",
 }
 # Exceptions that another room turns into a reason or a UserError before a user sees them.
