@@ -216,7 +216,8 @@ def _with_text(tokenizer: Any, media: Mapping[int, str], axis: TokenAxis) -> Tok
         text = [[str(slot) for slot in range(axis.length)]] * axis.batch
     else:
         text = [_row_text(tokenizer, media, row) for row in tokens.ids.tolist()]
-    return Tokens(text, tokens, "text" if tokens.ids is not None else KINDS.get(axis.tower, "frames"))
+    kind = "text" if tokens.ids is not None else KINDS.get(axis.tower, "frames")
+    return Tokens(text, tokens, kind, prompt=(axis.all or axis).prompt)
 
 
 def _row_text(tokenizer: Any, media: Mapping[int, str], ids: list[int]) -> list[str]:
