@@ -29,6 +29,7 @@ class TokenAxis:
 
     name: unique in its trace. forward: the forward that grew it last. stack, tower: as of the layers that made it.
     first: the first token with a row, where a layer leaves out the ones before; all: the axis that holds those too.
+    prompt: the token from which on each came by itself, as tokens do that are generated; None as yet.
     """
 
     name: str
@@ -38,6 +39,7 @@ class TokenAxis:
     tokens: Axis
     first: int = 0
     all: TokenAxis | None = None
+    prompt: int | None = None
 
     @property
     def length(self) -> int:
@@ -92,6 +94,8 @@ class Axes:
         count = first + call.q.shape[2]
         if axis.length == first:
             axis.tokens = _without_rows(self._tokens(module, layer, call, count, axis.tokens), axis.first)
+            if axis.prompt is None and count - first == 1:
+                axis.prompt = first
         axis.forward = forward
 
     def last_rows(self, axis: TokenAxis, first: int, forward: int) -> TokenAxis:
@@ -212,7 +216,8 @@ def _with_text(tokenizer: Any, media: Mapping[int, str], axis: TokenAxis) -> Tok
         text = [[str(slot) for slot in range(axis.length)]] * axis.batch
     else:
         text = [_row_text(tokenizer, media, row) for row in tokens.ids.tolist()]
-    return Tokens(text, tokens, "text" if tokens.ids is not None else KINDS.get(axis.tower, "frames"))
+    kind = "text" if tokens.ids is not None else KINDS.get(axis.tower, "frames")
+    return Tokens(text, tokens, kind, prompt=(axis.all or axis).prompt)
 
 
 def _row_text(tokenizer: Any, media: Mapping[int, str], ids: list[int]) -> list[str]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from regard.view import colour, read, words
+from regard.view import colour, read, sound, words
 from regard.view.scene import Scene
 
 PAPER, INK, SOFT, SUNK, ACCENT, POSITIVE = "#ffffff", "#1d1c22", "#6a6772", "#f1efeb", "#8f88e0", "#dd8a4e"
@@ -142,7 +142,8 @@ class HeadMap:
         self.top = 0.22 + max([0.2, *(0.068 * len(text) for _, text in self._axis_labels("key", keys, across))])
         self.said = f"{self.about['kind']}-attention{', ' + why if why else ''}"
         self.width = max(LABEL + max(across, 3.3) + 0.12 + TRACK, 0.063 * len(self.said))
-        self.height = TITLE + self.top + self.down + 0.1 + TRACK + LEGEND + 0.12
+        self.wave = sound.room(scene, self.about["key"])
+        self.height = TITLE + self.top + self.down + 0.1 + TRACK + self.wave + LEGEND + 0.12
 
     def draw(self, page: Page, x: float, y: float, room: float) -> None:
         name = read.head_name(self.scene, self.layer, self.head)
@@ -167,7 +168,8 @@ class HeadMap:
             _numbers(axes, self.map.values, seen, cells, least=0.005)
         self._labels(page, left, top)
         self._tracks(page, left, top)
-        below = top + self.down + 0.1 + TRACK + 0.3
+        sound.draw(page, self.scene, self.about["key"], left, top + self.down + 0.18 + TRACK, self.across, SOFT)
+        below = top + self.down + 0.1 + TRACK + self.wave + 0.3
         page.legend(left, below, min(self.across, 3.2), table, ticks, f"{said}; grey: not visible to the query")
         page.text(left, below + 0.46, self._said(), size=7, colour=SOFT)
 
@@ -193,6 +195,8 @@ class HeadMap:
         step, cell = inches / cells, self.map.cell[0 if side == "query" else 1]
         if cell == 1 and step >= 0.105 and cells <= TOKENS_AT_MOST:
             return [((i + 0.5) * step, self.drawable(words.tag(text, 14))) for i, text in enumerate(axis["text"])]
+        if axis.get("seconds"):
+            return sound.seconds(axis, inches * axis["length"] / (cells * cell))
         every = next(n for n in _round_numbers() if n * step / cell >= 0.35)
         return [((slot + 0.5) * step / cell, str(slot)) for slot in range(0, axis["length"], every)]
 

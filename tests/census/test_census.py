@@ -26,7 +26,7 @@ def on_page() -> dict[str, str]:
 
 
 EXACT = sorted(family for family, verdict in on_page().items() if verdict == "exact")
-SAMPLE = random.Random(23).sample(EXACT, 12)
+SAMPLE = random.Random(23).sample(EXACT, len(EXACT) // 10)  # a tenth
 
 
 def test_every_installed_family_is_written_down_and_on_the_page() -> None:

@@ -332,3 +332,15 @@ def test_an_unknown_version_of_transformers_is_refused(monkeypatch: pytest.Monke
         attach(BY_NAME["gpt2"].build()),
     ):
         pass
+
+
+def test_generated_tokens_are_marked_off_from_the_prompt() -> None:
+    case = BY_NAME["llama"]
+    model, inputs = case.build(), feed(case)
+    with attach(model) as trace:
+        model.generate(inputs["input_ids"], max_new_tokens=3, min_new_tokens=3, do_sample=False)
+    (tokens,) = trace.axes.values()
+    assert tokens.prompt == inputs["input_ids"].shape[1]
+    with torch.no_grad(), attach(model) as alone:
+        model(inputs["input_ids"])
+    assert [tokens.prompt for tokens in alone.axes.values()] == [None]

@@ -1,16 +1,20 @@
 """Image files: they decode, are not blank, are the same every time, and hold text as text."""
 
 import builtins
+import copy
 import io
 import subprocess
 import sys
 import xml.etree.ElementTree as xml
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
+from regard.hf.media import outline
 from regard.seeing.trace import TraceError
 from regard.view import colour, read
 from regard.view.difference import difference
@@ -135,3 +139,13 @@ def test_the_legend_says_real_values() -> None:
     assert {"≤ 0.0001", "0.001", "0.01", "0.1", "1"} <= set(texts)
     about = read.statistic(drawn)
     assert about is not None and about["head_title"] in " ".join(text or "" for text in texts)
+
+
+def test_a_sound_has_its_outline_and_its_seconds_under_the_map() -> None:
+    heard = copy.copy(traces.decoder(60, 1, 2))
+    wave = outline(torch.sin(torch.arange(48_000) / 9), 48_000)
+    heard.axes = {"decoder": replace(heard.axes["decoder"], kind="frames", seconds=3.0, wave=wave)}
+    texts = [part.text for part in xml.fromstring(image(heard, "svg")).iter(f"{SVG}text")]
+    assert "sound" in texts and {"0 s", "1 s", "2 s", "3 s"} <= set(texts)
+    with_sound, without = pixels(image(heard, dpi=60)), pixels(image(traces.decoder(60, 1, 2), dpi=60))
+    assert with_sound.shape[0] > without.shape[0]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
+RECURRENCE = "it is a recurrence (linear attention), which sums keys and values without a softmax over them"
 MASKS = "its maps are drawn into masks of objects, and no values are weighted by them"
 
 REASONS: dict[str, str] = {
@@ -15,7 +16,12 @@ REASONS: dict[str, str] = {
     "DabDetrMHAttentionMap": MASKS,
     "DetrMHAttentionMap": MASKS,
     "MaskFormerDetrMHAttentionMap": MASKS,
-    "MiniMaxLightningAttention": "it is a recurrence (linear attention), which sums keys and values without a softmax",
+    "BailingHybridDeltaAttention": RECURRENCE,
+    "Glm5NextTextLinearAttention": RECURRENCE,
+    "KimiLinearDeltaAttention": RECURRENCE,
+    "MiniMaxLightningAttention": RECURRENCE,
+    "PatchTSMixerGatedAttention": "it is a gate over features, not over tokens",
+    "RwkvLinearAttention": RECURRENCE,
     "MraSelfAttention": "it approximates the softmax at several resolutions in a CUDA kernel of its own",
     "YosoSelfAttention": "it estimates weights by hashing (Bernoulli sampling), without a softmax over keys",
     "NeighborhoodAttention": "it needs the natten library, whose kernels show no weights",
