@@ -15,6 +15,7 @@ from regard.errors import UserError
 from regard.serve.asked import About
 from regard.serve.embedder import Embedder, pooling_of
 from regard.serve.engine import Engine
+from regard.serve.linear import WEIGHTS
 from regard.serve.prompt import Prompts
 from regard.serve.runner import Runner, quiet
 from regard.serve.scheduler import Limits, Scheduler
@@ -47,6 +48,7 @@ class Options:
     body_bytes: int = 8 << 20
     look_bytes: int = 32 << 20
     patience: float = 30.0
+    weights: str = "stored"
 
 
 def serving(options: Options, loaded: Loaded | None = None) -> tuple[Service, str]:
@@ -55,10 +57,11 @@ def serving(options: Options, loaded: Loaded | None = None) -> tuple[Service, st
 
     if options.page_dtype not in DTYPES:
         raise UserError(f"--page-dtype {options.page_dtype}: one of {', '.join(DTYPES)} is needed")
+    if options.weights not in WEIGHTS:
+        raise UserError(f"--weights {options.weights}: one of {', '.join(WEIGHTS)} is needed")
     template = _template(options.chat_template)
     loaded = loaded or load(options.model)
-    weights = sum(p.numel() * 4 for p in loaded.model.parameters())
-    runner = Runner(loaded.model.float(), options.page_size, DTYPES[options.page_dtype])
+    runner = Runner(loaded.model.float(), options.page_size, DTYPES[options.page_dtype], options.weights)
     longest = min(runner.max_length, options.max_length or runner.max_length)
     cost = sum(s.page_bytes(runner.page_size, runner.dtype) for s in runner.shapes.values())
     memory = options.memory if options.memory is not None else _default_memory(cost, longest, options)
@@ -72,7 +75,8 @@ def serving(options: Options, loaded: Loaded | None = None) -> tuple[Service, st
     )  # fmt: skip
     tokens = pool.groups[0].num_pages * runner.page_size
     said = (
-        f"weights take {_mib(weights)}; keys and values of {tokens:,} tokens {_mib(pool_bytes(runner, pool))}, which "
+        f"{runner.how}; weights take {_mib(runner.weight_bytes)}; keys and values of {tokens:,} tokens "
+        f"{_mib(pool_bytes(runner, pool))}, which "
         f"--memory {'says' if options.memory is not None else 'changes'}; up to {options.max_running} answers at once"
     )
     prompts = Prompts(loaded.tokenizer, runner.vocabulary, template)

@@ -65,6 +65,11 @@ class Fused:
                 if isinstance(child, nn.Linear):
                     setattr(module, name, nn.Identity())
 
+    @property
+    def products(self) -> list[PackedLinear]:
+        """All packed weights."""
+        return [self.head, *(product for layer in self.layers for product in layer.products)]
+
     def run(self, ids: Tensor, layout: StepLayout, keep: Tensor | None, pages: Pages, look: Looking | None) -> Tensor:
         """Logits float32 [kept rows, vocabulary]. ids int64 [T]; keep: int64 rows, None for all."""
         hidden = self.embedding.index_select(0, ids)

@@ -104,6 +104,14 @@ def pack(model: nn.Module, how: Pack = as_stored) -> int:
     return products
 
 
+def packed_in(model: nn.Module) -> list[PackedLinear]:
+    """Every product of a packed model, once."""
+    found = [
+        m.packed if isinstance(m, Packed) else m.shared.packed for m in model.modules() if isinstance(m, (Packed, Part))
+    ]
+    return list({id(p): p for p in found}.values())
+
+
 def _join(module: nn.Module, how: Pack) -> int:
     made = 0
     for names in JOINED:

@@ -23,7 +23,7 @@ from regard.hf.families import HARMLESS, SINKS
 from regard.hf.masks import ModelMask, _cells
 from regard.hf.seam import AttentionCall, Handler, handling
 from regard.serve.fused import Fused, why_not
-from regard.serve.linear import WEIGHTS, pack
+from regard.serve.linear import WEIGHTS, pack, packed_in
 from regard.serve.look import Looking, Wanted
 from regard.serve.pages import Attends, Pages, StepLayout, write_and_attend
 from regard.serve.pool import Copy, Group, Pool
@@ -100,6 +100,19 @@ class Runner(Handler):
     def vocabulary(self) -> int:
         """Number of logits of a row."""
         return int(self.model.config.get_text_config().vocab_size)
+
+    @property
+    def how(self) -> str:
+        """How steps are computed, in words."""
+        return "fused layers" if self.unfused is None else f"transformers' own layers ({self.unfused} is not fused)"
+
+    @property
+    def weight_bytes(self) -> int:
+        """Bytes of all weights as they are held."""
+        held = [p for p in self.model.parameters()] + [p.panels for p in packed_in(self.model)]
+        if self.fused is not None:
+            held += [p.panels for p in self.fused.products]
+        return sum(x.numel() * x.element_size() for x in held)
 
     @property
     def num_heads(self) -> int:
@@ -216,9 +229,9 @@ class Runner(Handler):
     # ---- trying ------------------------------------------------------------------------------------------------------
 
     def _try(self, probe: list[Tensor], plain: list[Tensor]) -> None:
-        """The probes in pages, in chunks side by side, against the model's plain forward."""
+        """The probes in float32 pages, in chunks side by side, against the model's plain forward."""
         windows = {None} | {shape.window for shape in self.shapes.values()}
-        self.pages = Pages({window: (0, 16) for window in windows}, self.page_size, self.dtype)
+        self.pages = Pages({window: (0, 16) for window in windows}, self.page_size, torch.float32)
         pool = Pool([Group(16)], self.page_size, reuse=False)
         written = [_written(ids, pool) for ids in probe]
         for w in written:

@@ -21,6 +21,9 @@ def serve(
     ] = None,
     page_size: Annotated[int, typer.Option(help="Tokens of a page: 16, 32, 64, 128 or 256.")] = 16,
     page_dtype: Annotated[str, typer.Option(help="Keys and values as float32, bfloat16 or float16.")] = "float32",
+    weights: Annotated[
+        str, typer.Option(help="Weights as stored, as float32, or as int8 (faster; answers change a little).")
+    ] = "stored",
     max_running: Annotated[int, typer.Option(help="Answers written at once.")] = 64,
     max_waiting: Annotated[int, typer.Option(help="Requests that may queue; more get 429.")] = 1024,
     token_budget: Annotated[int, typer.Option(help="Tokens computed in one step.")] = 512,
@@ -53,6 +56,6 @@ def serve(
         raise UserError(f"--port lies in 0 … 65535, got {port}")
     options = Options(
         model, name, read_memory(memory), page_size, page_dtype, max_running, max_waiting, token_budget, max_length,
-        max_seconds, prefix_cache, api_key, chat_template, patience=patience,
+        max_seconds, prefix_cache, api_key, chat_template, patience=patience, weights=weights,
     )  # fmt: skip
     run(options, host, port)

@@ -1,7 +1,8 @@
 """The native CPU core: exact attention and exact statistics in one walk, for everything in the closed vocabulary.
 
 A C++ extension, chosen at run time among the instruction sets it was compiled for (plain, AVX2, AVX-512; the
-environment variable REGARD_NATIVE_ISA=base|avx2|avx512 overrides). The package works without it, slower.
+environment variable REGARD_NATIVE_ISA=base|avx2|avx512|amx overrides). Where the machine has a matrix unit (AMX),
+packed linear layers use it, to the precision of float32. The package works without the extension, slower.
 
 What is promised: a row's output has the same bits whatever else is in the call (batch, other rows, other heads),
 with or without a watch, and on any number of threads. Statistics have the same bits on any number of threads and

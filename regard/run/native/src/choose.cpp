@@ -44,8 +44,8 @@ struct Look {
 
   // Indices of the logits that reach it, the largest first, of equals the lower index first.
   std::vector<int> reaching(float least) const {
-    std::vector<int> found(static_cast<size_t>(count));
-    found.resize(static_cast<size_t>(kernels().passes.above(x, count, least, found.data())));
+    int* room = Scratch::mine().ints(Scratch::labels, static_cast<size_t>(count));
+    std::vector<int> found(room, room + kernels().passes.above(x, count, least, room));
     std::sort(found.begin(), found.end(), [this](int a, int b) { return x[a] != x[b] ? x[a] > x[b] : a < b; });
     return found;
   }
@@ -98,11 +98,39 @@ double total_of(const Look& look, const Draw& draw) {
   return total;
 }
 
+// A number above which the logits have at least `mass` of Σ e^((x - most) / temperature), found by counting how many
+// lie how far below the largest; LEAST where that does not say.
+float reached_by_mass(const Look& look, const Draw& draw, double mass) {
+  constexpr int STEPS = 4096;
+  constexpr double STEP = 0.005;
+  std::vector<int> steps(STEPS + 1, 0);
+  const float scale = static_cast<float>(1 / (draw.temperature * STEP));
+  for (int64_t i = 0; i < look.count; ++i) {
+    const float below = (look.most - look.x[i]) * scale;
+    ++steps[static_cast<size_t>(below < STEPS ? below : STEPS)];
+  }
+  double sum = 0;
+  for (int b = 0; b < STEPS; ++b) {
+    sum += steps[static_cast<size_t>(b)] * std::exp(-STEP * (b + 1));
+    if (sum >= mass) return look.most - static_cast<float>(draw.temperature * STEP * (b + 1.01));
+  }
+  return LEAST;
+}
+
+// What logits must reach to be sorted: at first a guess, then what is sure to be enough.
+float threshold(const Look& look, const Draw& draw, int turn, double all) {
+  if (draw.top_k > 0 && draw.top_k < look.count) return look.reached_by(draw.top_k);
+  if (turn == 0) return look.reached_by(64);
+  if (turn == 1 && draw.top_p < 1) return reached_by_mass(look, draw, draw.top_p * all);
+  if (turn == 1) return look.most + static_cast<float>(draw.temperature * (std::log(draw.min_p) - 1e-3));
+  return LEAST;
+}
+
 int64_t draw_filtered(const Look& look, const Draw& draw) {
   const bool by_count = draw.top_k > 0 && draw.top_k < look.count;
   const double most = look.most / draw.temperature, all = !by_count && draw.top_p < 1 ? total_of(look, draw) : 0;
-  for (int64_t wanted = by_count ? draw.top_k : 64;; wanted *= 8) {
-    const float least = look.reached_by(wanted);
+  for (int turn = 0;; ++turn) {
+    const float least = threshold(look, draw, turn, all);
     std::vector<int> order = look.reaching(least);
     if (by_count) order.resize(std::min(order.size(), static_cast<size_t>(draw.top_k)));
     std::vector<double> weights(order.size());

@@ -15,14 +15,21 @@ REGARD_INLINE void scores_of(const SeenLayer& layer, const int* pages, int64_t g
   for (int64_t page = first; page < last; ++page) {
     const Stored* keys = layer.key_pages.at<const Stored>(pages[page] > 0 ? pages[page] : 0, group);
     for (int64_t t = 0; t < size; t += W) {
-      vf sum[N];
-      for (int n = 0; n < N; ++n) sum[n] = zero();
-      for (int64_t d = 0; d < width; ++d) {
-        const vf k = load_widened(keys + d * size + t);
+      vf sum[2][N];  // of even and odd features: two short chains in place of a long one
+      for (int n = 0; n < N; ++n) sum[0][n] = sum[1][n] = zero();
+      int64_t d = 0;
+      for (; d + 2 <= width; d += 2) {
+        const vf even = load_widened(keys + d * size + t), odd = load_widened(keys + (d + 1) * size + t);
 #pragma GCC unroll 4
-        for (int n = 0; n < N; ++n) sum[n] = fma(splat(query[n * width + d]), k, sum[n]);
+        for (int n = 0; n < N; ++n) {
+          sum[0][n] = fma(splat(query[n * width + d]), even, sum[0][n]);
+          sum[1][n] = fma(splat(query[n * width + d + 1]), odd, sum[1][n]);
+        }
       }
-      for (int n = 0; n < N; ++n) store(scores + n * stride + (page - first) * size + t, sum[n]);
+      for (; d < width; ++d)
+        for (int n = 0; n < N; ++n)
+          sum[0][n] = fma(splat(query[n * width + d]), load_widened(keys + d * size + t), sum[0][n]);
+      for (int n = 0; n < N; ++n) store(scores + n * stride + (page - first) * size + t, sum[0][n] + sum[1][n]);
     }
   }
 }
@@ -46,8 +53,28 @@ static void row_scores(const SeenLayer& layer, const int* pages, const float* qu
     }
 }
 
+// Σ e^(s - m), and Σ e^(s - m) (s - m) where it is asked for; s becomes e^(s - m).
+struct RowSums {
+  double total = 0, weighted = 0;
+};
+
+template <int N>
+REGARD_INLINE void add_exponentials(float* s, float m, bool entropy, RowSums& sums) {
+  vf e[N], below[N];
+#pragma GCC unroll 4
+  for (int n = 0; n < N; ++n) e[n] = below[n] = max(load(s + n * W) - splat(m), splat(LOWEST));
+  exponentials_of(e);
+  vf total = e[0], weighted = e[0] * below[0];
+#pragma GCC unroll 4
+  for (int n = 0; n < N; ++n) store(s + n * W, e[n]);
+#pragma GCC unroll 4
+  for (int n = 1; n < N; ++n) total = total + e[n], weighted = fma(e[n], below[n], weighted);
+  sums.total += sum_of(total);
+  if (entropy) sums.weighted += sum_of(weighted);
+}
+
 // s[0 … count-1] of keys begin … end-1, those before and after left out -> weights there, 0 elsewhere; the entropy.
-static double row_softmax(const SeenLayer& layer, int64_t head, float* s, int64_t begin, int64_t end, int64_t count) {
+static double row_softmax(const SeenLayer& layer, int64_t head, float* s, int64_t begin, int64_t end, int64_t count, bool entropy) {
   for (int64_t i = 0; i < begin; ++i) s[i] = minus_infinity();
   for (int64_t i = end; i < count; ++i) s[i] = minus_infinity();
   if (layer.softcap > 0)
@@ -58,24 +85,17 @@ static double row_softmax(const SeenLayer& layer, int64_t head, float* s, int64_
   for (int64_t i = 0; i < count; i += W) most = max(load(s + i), most);
   float m = max_of(most);
   if (layer.sink && layer.sink[head] > m) m = layer.sink[head];
-  double total = layer.sink ? exponential(max(splat(layer.sink[head] - m), splat(LOWEST)))[0] : 0, weighted = 0;
-  for (int64_t i = 0; i < count; i += W) {
-    const vf below = max(load(s + i) - splat(m), splat(LOWEST));
-    const vf e = exponential(below);
-    store(s + i, e);
-    total += sum_of(e);
-    weighted += sum_of(e * below);
-  }
-  for (int64_t i = 0; i < begin; ++i) s[i] = 0;
-  for (int64_t i = end; i < count; ++i) s[i] = 0;
-  const float inverse = static_cast<float>(1 / total);
-  double mass = 0;
-  for (int64_t i = 0; i < count; i += W) {
-    const vf a = load(s + i) * splat(inverse);
-    store(s + i, a);
-    mass += sum_of(a);
-  }
-  return std::log(total) * mass - weighted / total;  // -Σ a ln a, ln a = s - m - ln Σ
+  RowSums sums;
+  int64_t i = 0;
+  for (; i + 4 * W <= count; i += 4 * W) add_exponentials<4>(s + i, m, entropy, sums);
+  for (; i < count; i += W) add_exponentials<1>(s + i, m, entropy, sums);
+  double total = sums.total;
+  if (layer.sink) total += exponential(max(splat(layer.sink[head] - m), splat(LOWEST)))[0];
+  const vf inverse = splat(static_cast<float>(1 / total));
+  for (i = 0; i < count; i += W) store(s + i, load(s + i) * inverse);
+  for (i = 0; i < begin; ++i) s[i] = 0;
+  for (i = end; i < count; ++i) s[i] = 0;
+  return std::log(total) * (sums.total / total) - sums.weighted / total;  // -Σ a ln a, ln a = s - m - ln Σ
 }
 
 // The k largest, the largest first, of equals the earlier; what is missing counts 0.
@@ -146,7 +166,7 @@ static void see_row(const SeenStep& step, const SeenLayer& layer, const SeenSequ
   double entropies = 0;
   for (int64_t i = 0; i < chosen; ++i) {
     const int64_t head = step.heads.empty() ? i : step.heads[static_cast<size_t>(i)];
-    const double entropy = row_softmax(layer, head, a + head * stride, begin - key, count, stride);
+    const double entropy = row_softmax(layer, head, a + head * stride, begin - key, count, stride, step.entropy != nullptr);
     entropies += entropy;
     if (!step.mean) reduce_row(step, sequence, row, layer.index, i, chosen, a + head * stride, key, count, entropy);
   }
