@@ -60,7 +60,7 @@ ARROWS = {
     "regard.nn": RUN | {"regard.zoo", "regard.nn"},
     "regard.hf": RUN | SEEING | {"regard.hf"},
     "regard.resident": set(),
-    "regard.swap": RUN | SEEING | {"regard.hf", "regard.resident", "regard.swap"},
+    "regard.swap": RUN | SEEING | {"regard.text", "regard.hf", "regard.resident", "regard.swap"},
     "regard.view": MECHANISM | {"regard.statistic", "regard.seeing", "regard.view"},
     "regard.seq2seq": RUN | SEEING | {"regard.nn", "regard.hf", "regard.seq2seq"},
     "regard.tasks": RUN | SEEING | {"regard.hf", "regard.seq2seq", "regard.tasks"},

@@ -49,15 +49,26 @@ class Faithful:
     def sentence(self) -> str:
         """What it says, plainly."""
         by = {row.ranking: row for row in self.rows}
-        shown, chance = by["attention"], max((by["random"], by["recency"]), key=lambda row: row.comprehensiveness)
-        gap = shown.comprehensiveness - chance.comprehensiveness
-        spread = (shown.comprehensiveness_spread**2 + chance.comprehensiveness_spread**2) ** 0.5
-        figures = f"{shown.comprehensiveness:.2f} against {chance.comprehensiveness:.2f} by {chance.ranking}"
         if self.whole - self.nothing < 0.05:
             return f"Hiding every edge costs {self.whole - self.nothing:.2f} nats: attention explains nothing here."
-        if gap <= 0 or gap < spread / max(self.inputs, 1) ** 0.5:
-            return f"The strongest links matter no more than others ({figures}): attention explains nothing here."
-        return f"The strongest links matter more than others: hiding them costs {figures}."
+        shown = by["attention"]
+        beaten = {name: self._exceeds(shown, by[name]) for name in ("random", "recency")}
+        costs = f"{shown.comprehensiveness:.2f} of all there is to lose"
+        others = ", ".join(f"{by[name].comprehensiveness:.2f} for {name} order" for name in beaten)
+        if not any(beaten.values()):
+            return (
+                f"The strongest links matter no more than others ({costs}; {others}): attention explains nothing here."
+            )
+        if not beaten["recency"]:
+            return f"The strongest links matter, but no more than the nearest ones ({costs}; {others})."
+        if not beaten["random"]:
+            return f"The strongest links matter no more than random ones ({costs}; {others})."
+        return f"The strongest links matter more than others: hiding them costs {costs} ({others})."
+
+    def _exceeds(self, one: Ranked, other: Ranked) -> bool:
+        """Whether a ranking finds more than another, by more than the standard error of their difference."""
+        spread = (one.comprehensiveness_spread**2 + other.comprehensiveness_spread**2) ** 0.5
+        return one.comprehensiveness - other.comprehensiveness > spread / max(self.inputs, 1) ** 0.5
 
     def json(self) -> dict[str, Any]:
         """Everything, as JSON holds it."""
@@ -186,10 +197,11 @@ def picture(result: Faithful, kind: str = "png") -> bytes:
         axes.axhline(result.whole, color="#999999", linewidth=0.8, linestyle=":")
         axes.axhline(result.nothing, color="#999999", linewidth=0.8, linestyle="--")
         axes.set_xscale("log")
+        axes.set_xticks([1, 2, 5, 10, 20, 50], ["1", "2", "5", "10", "20", "50"])
         axes.set_xlabel("edges hidden, %" if name == "deletion" else "edges shown alone, %", fontsize=8)
         axes.set_ylabel("log p of the answer", fontsize=8)
         axes.tick_params(labelsize=7)
-    panels[0].legend(fontsize=7, frameon=False)
+    panels[1].legend(fontsize=7, frameon=False)
     names = sorted(result.damage, key=lambda name: -result.damage[name])[:16]
     panels[2].barh(names[::-1], [result.damage[name] for name in names[::-1]], color="#0b5cad")
     panels[2].set_xlabel("log p lost without the head", fontsize=8)
