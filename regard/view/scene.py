@@ -83,8 +83,9 @@ def scene(trace: Trace, batch: int = 0, statistic: str | None = None, limit: int
 
     statistic: the label that colours the head grid at first. Raises TraceError for a batch place or label not there.
     """
-    links = [link.json() for link in strongest(trace, LINKS_OVERALL, batch=batch)]
-    return opening(trace, batch, statistic) | {"links": links} | fitted(trace, batch, limit)
+    head = opening(trace, batch, statistic)
+    head["links"] = [link.json() for link in strongest(trace, LINKS_OVERALL, batch=batch)]
+    return head | fitted(trace, batch, limit)
 
 
 def opening(trace: Trace, batch: int, statistic: str | None) -> Scene:

@@ -151,3 +151,60 @@ def test_a_thousand_at_once_are_answered_or_told_to_wait() -> None:
 def test_hostile_text_leaves_the_page_whole() -> None:
     text = client(("<script>alert(1)</script>", traces.hostile())).get("/").text
     assert text.count("<script") == 3 and "alert(1)</script>" not in text
+
+
+def test_the_command_opens_traces_and_prints_an_address_with_a_token(
+    tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import uvicorn
+    from starlette.testclient import TestClient
+    from typer.testing import CliRunner
+
+    from regard.cli.command import app as command
+
+    long.trace(300).save(tmp_path / "one.safetensors")
+    started: list[Any] = []
+
+    def run(server: uvicorn.Server, sockets: list[Any]) -> None:
+        started.append(server.config.app)
+        sockets[0].close()
+
+    monkeypatch.setattr(uvicorn.Server, "run", run)
+    monkeypatch.delenv("DISPLAY", raising=False)
+    monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
+    ran = CliRunner().invoke(
+        command, ["see", str(tmp_path / "one.safetensors"), "--open", "--allow-host", "lab.example"]
+    )
+    assert ran.exit_code == 0, ran.output
+    port, token = re.findall(r"http://127\.0\.0\.1:(\d+)/\?token=([\w-]{20,})", ran.output)[0]
+    for host, status in (("127.0.0.1", 200), ("lab.example", 200), ("other.example", 403)):
+        of = TestClient(started[0], base_url=f"http://{host}:{port}")
+        assert of.get("/", params={"token": token}).status_code == status
+        assert of.get("/").status_code in (401, 403)
+
+
+def test_a_port_that_is_taken_is_said_in_a_sentence() -> None:
+    import socket
+
+    from regard.errors import UserError
+    from regard.view.opened import open_traces
+
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        with pytest.raises(UserError, match="give another --port"):
+            open_traces([("t", traces.decoder(4, 1, 1))], port=taken.getsockname()[1])
+
+
+def test_traces_of_a_newer_version_or_cut_short_are_refused(tmp_path: Any) -> None:
+    from typer.testing import CliRunner
+
+    from regard.cli.command import app as command
+
+    path = tmp_path / "t.safetensors"
+    long.trace(60).save(path)
+    whole = path.read_bytes()
+    for content in (whole[: len(whole) // 2], whole.replace(b"regard trace 2", b"regard trace 9")):
+        path.write_bytes(content)
+        ran = CliRunner().invoke(command, ["see", str(path), "--open"])
+        assert ran.exit_code != 0 and "Traceback" not in ran.output
