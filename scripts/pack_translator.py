@@ -15,6 +15,8 @@ from pathlib import Path
 
 import torch
 
+from regard.errors import UserError
+from regard.seq2seq import checkpoint
 from regard.seq2seq.beam import Search
 from regard.seq2seq.corpus import Pairs, pairs
 from regard.seq2seq.directory import opened
@@ -86,10 +88,20 @@ def pack(folder: Path, out: Path) -> None:
         shutil.copy(folder / name, out / name)
 
 
+def best_row(folder: Path) -> dict[str, float]:
+    """The evaluation whose weights were kept."""
+    kept = checkpoint.load(folder)
+    if kept is None:
+        raise UserError(f"{folder} holds no training; give a directory that regard train wrote")
+    rows: list[dict[str, float]] = kept[1].history
+    return max(rows, key=lambda row: row["score"])
+
+
 def card(folder: Path, out: Path, text: Pairs, beams: int) -> str:
     """The card of what was packed, measured as it is stored."""
     metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
-    recipe, last = metrics["recipe"], metrics["history"][-1]
+    recipe = metrics["recipe"]
+    last = best_row(folder)
     loaded = opened(out)
     made = translations(loaded, text.source, Search(beams), align=True)
     held, hard = mass(made)

@@ -27,7 +27,7 @@ def translator_card(recipe: Recipe, model: Any, metrics: dict[str, Any]) -> str:
         f"{recipe.tokenizer} vocabulary of at most {recipe.vocabulary:,} pieces shared by both sides, seed "
         f"{recipe.seed}.\n\n"
         f"Best BLEU on the held-out pairs, greedy: {metrics['best']:.2f}. "
-        f"Training until the evaluation before it: {last.get('step', 0):,} steps, {last.get('minutes', 0)} minutes.\n\n"
+        f"Training until then: {last.get('step', 0):,} steps, {last.get('minutes', 0)} minutes.\n\n"
         'Use: `regard translate DIRECTORY "a sentence"`. The recipe and every evaluation are in metrics.json. What '
         "the text's licence asks holds for these weights too.\n"
     )
@@ -44,7 +44,7 @@ def language_card(recipe: Recipe, model: Any, metrics: dict[str, Any]) -> str:
         f"Trained by `regard train` on {metrics['rows']:,} rows of {recipe.limit} tokens, a share of "
         f"{recipe.repeats:g} of them with a passage that comes twice; from random weights, seed {recipe.seed}. "
         f"{count:,} parameters.\n\n"
-        f"Best loss on held-out text: {-metrics['best']:.3f} nats per token. Training until the evaluation before it: "
+        f"Best loss on held-out text: {-metrics['best']:.3f} nats per token. Training until then: "
         f"{last.get('step', 0):,} steps, {last.get('minutes', 0)} minutes.\n\n"
         'Use: `regard see DIRECTORY "a sentence"`. The recipe and every evaluation, with its bits per byte and its '
         "clearest previous-token and induction heads, are in metrics.json.\n"

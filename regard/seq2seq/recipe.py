@@ -21,7 +21,6 @@ RECURRENT: dict[str, dict[str, Any]] = {
     "luong": LUONG,
 }
 PRESETS = (*RECURRENT, "transformer", "lm")
-HOW_LONG = ("precision", "patience", "epochs")  # may change from one call to the next
 RATES = {"transformer": 2e-3, "lm": 2e-3}
 
 
@@ -102,7 +101,7 @@ class Recipe:
         """Raise UserError where a training under way was begun with another recipe."""
         before = json.loads(kept)
         for field in fields(self):
-            if field.name in HOW_LONG:
+            if field.name == "precision":  # how it is computed; it may change from one call to the next
                 continue
             was, now = before.get(field.name, field.default), getattr(self, field.name)
             if was != now:

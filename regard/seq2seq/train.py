@@ -171,6 +171,7 @@ class _Training:
         self.model.eval()
         try:
             scores = self.task.evaluate(self.model)
+            counters.history.append(self._row(scores))
             if scores["score"] > counters.best:
                 counters.best, counters.waited = scores["score"], 0
                 if self.accelerator.is_main_process:
@@ -180,13 +181,15 @@ class _Training:
         finally:
             self.model.train()
             self._exchange()
-        told = {name: round(value, 4) for name, value in scores.items()}
-        row = {"step": counters.step, "epoch": counters.epoch, **told}
-        row |= {"minutes": round(counters.wall_seconds / 60, 2), "core_minutes": round(counters.cpu_seconds / 60, 2)}
-        counters.history.append(row)
         if counters.waited >= self.recipe.patience:
             counters.done = f"no better score in {counters.waited} evaluations"
-        self.told.evaluated(row)
+        self.told.evaluated(counters.history[-1])
+
+    def _row(self, scores: dict[str, float]) -> dict[str, Any]:
+        """An evaluation for the history: where it was, how good, and the time that training has taken."""
+        counters, told = self.counters, {name: round(value, 4) for name, value in scores.items()}
+        spent = {"minutes": round(counters.wall_seconds / 60, 2), "core_minutes": round(counters.cpu_seconds / 60, 2)}
+        return {"step": counters.step, "epoch": counters.epoch, **told, **spent}
 
     @torch.no_grad()
     def _exchange(self) -> None:

@@ -18,7 +18,7 @@ def card(kind: Kind, recipe: TaskRecipe, model: Any, metrics: dict[str, Any]) ->
         f"# {kind.says}\n\n"
         f"Trained by `regard train --task {kind.name}` on {metrics['examples']:,} examples, seed {recipe.seed}. {about}"
         f"{count:,} parameters.\n\n"
-        f"Best score on held-out examples: {metrics['best']:.4g}. Training until the evaluation before it: "
+        f"Best score on held-out examples: {metrics['best']:.4g}. Training until then: "
         f"{last.get('step', 0):,} steps, {last.get('minutes', 0)} minutes.\n\n"
         "Use: `regard see DIRECTORY INPUT`. The recipe and every evaluation are in metrics.json. What the data's "
         "licence asks holds for these weights too.\n"
