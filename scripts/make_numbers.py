@@ -4,7 +4,8 @@ Everything is generated, by Babel (dates as each language writes them) and num2w
 
     python scripts/make_numbers.py out/numbers --pairs 60000 --seed 1
 
-makes train.tsv, valid.tsv and test.tsv of source, tab, target. No pair of one file stands in another.
+makes train.tsv, valid.tsv and test.tsv of source, tab, target. No pair of one file stands in another. The training text
+is drawn first, so that what there is little of (ordinals, small numbers) is in it.
 """
 
 from __future__ import annotations
@@ -86,7 +87,7 @@ def main() -> None:
     given = parser.parse_args()
     given.out.mkdir(parents=True, exist_ok=True)
     stream = pairs(given.seed)
-    for name, count in (("test", given.held_out), ("valid", given.held_out), ("train", given.pairs)):
+    for name, count in (("train", given.pairs), ("test", given.held_out), ("valid", given.held_out)):
         lines = ["\t".join(next(stream)) + "\n" for _ in range(count)]
         (given.out / f"{name}.tsv").write_text("".join(lines), encoding="utf-8")
 

@@ -40,13 +40,13 @@ million in words and ordinals below a hundred, and nothing else: any other text 
 ## Data and licence
 
 {pairs:,} pairs that `scripts/make_numbers.py` generates with Babel (the Unicode CLDR's names of months and days) and
-num2words, seed 1. No text of anyone's went into it; the weights may be used as regard itself (MIT).
+num2words. No text of anyone's went into it; the weights may be used as regard itself (MIT).
 
 ## Training
 
 `regard train` with preset {preset}, width {width}, vocabulary {vocabulary}, batches of {tokens:,} tokens, dropout
-{dropout:g}, peak rate {rate:g}, seed {seed}: {steps:,} steps, {minutes:g} minutes of processor time on one thread. No
-alignment was shown to it.
+{dropout:g}, peak rate {rate:g}, seed {seed}: {steps:,} steps, {minutes:g} minutes of processor time, one thread.{note}
+No alignment was shown to it.
 
 ## Quality
 
@@ -97,7 +97,7 @@ def best_row(folder: Path) -> dict[str, float]:
     return max(rows, key=lambda row: row["score"])
 
 
-def card(folder: Path, out: Path, text: Pairs, beams: int) -> str:
+def card(folder: Path, out: Path, text: Pairs, beams: int, note: str) -> str:
     """The card of what was packed, measured as it is stored."""
     metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
     recipe = metrics["recipe"]
@@ -113,6 +113,7 @@ def card(folder: Path, out: Path, text: Pairs, beams: int) -> str:
         minutes=last["core_minutes"],
         count=len(text),
         beams=beams,
+        note=f"\n{note}" if note else "",
         exact=exact(made, text),
         mass=held,
         hard=hard,
@@ -125,9 +126,10 @@ def main() -> None:
     parser.add_argument("test", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("--beams", type=int, default=5)
+    parser.add_argument("--note", default="", help="What else the card says of the training.")
     given = parser.parse_args()
     pack(given.model, given.out)
-    text = card(given.model, given.out, pairs([given.test]), given.beams)
+    text = card(given.model, given.out, pairs([given.test]), given.beams, given.note)
     (given.out / "README.md").write_text(text, encoding="utf-8")
     print(text)
 
