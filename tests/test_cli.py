@@ -240,7 +240,8 @@ def test_options_that_mean_nothing(options: tuple[str, ...], words: str, models:
     [
         (
             "one.txt",
-            "cannot tell what to write to one.txt: its name must end in .html, .png, .svg, .json, .safetensors",
+            "cannot tell what to write to one.txt: its name must end in .html, .png, .svg, .pdf, .csv, .json, .md, "
+            ".safetensors",
         ),
         (".html", "cannot tell what to write to .html"),
         ("", "cannot tell what to write"),

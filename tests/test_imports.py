@@ -111,6 +111,7 @@ OUTSIDE = {
     "accelerate": {"regard.seq2seq"},
     "sacrebleu": {"regard.seq2seq"},
     "psutil": {"regard.bench"},
+    "ctranslate2": {"regard.bench.translate_speed"},
     "triton": {"regard.run.triton"},
 }
 # never at module level

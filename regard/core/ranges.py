@@ -16,6 +16,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from regard.errors import UserError
+
 STRIP_BYTES = 16 << 20
 MAX_RUNS = 64
 FEW_RUNS = 4
@@ -186,7 +188,8 @@ def placed(table: Ranges | None, part: Ranges, begin: int, num_queries: int) -> 
 
 def _combine(a: Ranges, b: Ranges, join: Callable[[Tensor, Tensor], Tensor]) -> Ranges:
     """Sweep the sorted edges of both tables: membership of each elementary interval is joined by and / or."""
-    assert a.num_keys == b.num_keys, f"ranges over {a.num_keys} and {b.num_keys} keys"
+    if a.num_keys != b.num_keys:
+        raise UserError(f"ranges over {a.num_keys} and {b.num_keys} keys do not combine; make both over the same keys")
     widest = max(a.start.shape[3], b.start.shape[3])
     if widest > MAX_RUNS:
         raise TooManyRuns(f"a row of a mask has {widest} separate intervals of keys; at most {MAX_RUNS} are supported")

@@ -66,8 +66,8 @@ def test_a_statistic_is_one_file(added: None, tmp_path: Path) -> None:
 
 
 def test_every_statistic_is_found_once_and_says_what_it_is() -> None:
-    names = "entropy span max top mass sink special distance distances previous duplicate induction received overview"
-    assert list(statistics.every()) == names.split()
+    names = "entropy span max top mass sink special distance distances context previous duplicate induction received"
+    assert list(statistics.every()) == [*names.split(), "overview"]
     for kind in statistics.every().values():
         assert kind.title and kind.formula and kind.unit and kind.__doc__
     assert statistics.named("top", k=3) == statistics.TopK(k=3)

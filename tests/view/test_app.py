@@ -6,6 +6,7 @@ import asyncio
 import json
 import re
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -144,7 +145,8 @@ def test_a_thousand_at_once_are_answered_or_told_to_wait() -> None:
             last = await of.get(address)
             return [answer.status_code for answer in (*answers, last)]
 
-    codes = asyncio.run(run())
+    with ThreadPoolExecutor(1) as apart:  # a browser of another test may hold this thread's event loop
+        codes = apart.submit(asyncio.run, run()).result()
     assert set(codes) <= {200, 429} and codes.count(200) >= 200 and codes[-1] == 200
 
 

@@ -117,7 +117,7 @@ def test_zooming_in_at_a_pair_ends_at_that_pair(viewed: Seen) -> None:
     view = page.evaluate("window.regard.current().view")
     assert view["rows"] == view["keys"] == 4
     assert view["row"] <= 1234 < view["row"] + 4 and view["key"] <= 777 < view["key"] + 4
-    until(page, "location.hash.includes('at=')")
+    until(page, "decodeURIComponent(location.hash).includes(',4,4')")
     again = viewed(trace, address=page.evaluate("location.hash"))
     assert again.evaluate("window.regard.current().view.rows") == 4
 

@@ -25,12 +25,24 @@ function filled(element, attributes, children) {
 
 // Buttons of which one is on: [[value, text, title]].
 export function choice(holder, entries, current, onPick) {
+  const held = holder.contains(document.activeElement);
+  const known = entries.some(([value]) => value === current);
   holder.replaceChildren(
-    ...entries.map(([value, text, title]) =>
+    ...entries.map(([value, text, title], at) =>
       make("button", {
         type: "button", role: "radio", text, title, "aria-checked": String(value === current),
+        tabindex: value === current || (!known && at === 0) ? 0 : -1,
         onclick: () => onPick(value),
       })
     )
   );
+  if (held) holder.querySelector("[tabindex='0']").focus();
+  const steps = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 };
+  holder.onkeydown = (event) => {
+    const at = entries.findIndex(([value]) => value === current), by = steps[event.key];
+    if (!by) return;
+    event.preventDefault();
+    event.stopPropagation();
+    onPick(entries[(at + by + entries.length) % entries.length][0]);
+  };
 }
