@@ -230,7 +230,7 @@ def _hold(row: Row, model: Any, name: str, weights: Tensor, truth: dict[str, Any
     ):
         errors = [e for c in candidates if (e := difference(weights, c, inputs)) is not None]
         if witness == "eager" and errors and min(errors) > BOUND:
-            mixed = [e for call in calls if (e := call.mixing_error(weights)) is not None]
+            mixed = [e for call in calls if (e := call.mixing_error(weights, inputs)) is not None]
             fused = [e for c in _fused(model, inputs, truth) if (e := difference(weights, c, inputs)) is not None]
             for other, its in (("values mixed", mixed), ("sdpa restated", fused)):
                 witness, errors = (other, its) if its and min(its) <= BOUND else (witness, errors)
@@ -262,9 +262,8 @@ def difference(weights: Tensor, other: Tensor, inputs: dict[str, Any]) -> float 
         orders = [other.movedim(axis, -3).reshape(weights.shape) for axis in (1, 2)]
         return min(float((weights.double() - one.double()).abs().max()) for one in orders)
     error = (weights.double() - other.reshape(weights.shape).double()).abs()
-    mask = inputs.get("attention_mask")
-    if mask is not None and error.shape[0] == mask.shape[0] and error.shape[2] == mask.shape[1]:
-        error = error * mask[:, None, :, None]
+    if weights.ndim == 4:
+        error = error * reference.real_rows(weights, other.reshape(weights.shape), inputs)[:, None]
     return float(error.max()) if error.numel() else 0.0
 
 

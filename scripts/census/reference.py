@@ -25,14 +25,34 @@ class Eager:
     values: Tensor
     output: Tensor
 
-    def mixing_error(self, weights: Tensor) -> float | None:
-        """How far Σ_j W_ij v_j is from the output, over the largest output; for eager functions that return weights
-        other than those that met the values (before a sink's factor, before a gate)."""
+    def mixing_error(self, weights: Tensor, inputs: dict[str, Any]) -> float | None:
+        """How far Σ_j W_ij v_j is from the output, over the largest output, in rows that are no padding; for eager
+        functions that return weights other than those that met the values (before a sink's factor, before a gate)."""
         if weights.shape != self.weights.shape:
             return None
         values = self.values.repeat_interleave(weights.shape[1] // self.values.shape[1], 1)
         error = ((weights.double() @ values.double()).transpose(1, 2) - self.output.double()).abs()
+        error = error * real_rows(weights, self.weights, inputs)[..., None]  # [B,T,H,D]
         return float(error.max() / self.output.abs().max().clamp(min=1))
+
+
+def real_rows(weights: Tensor, eager: Tensor, inputs: dict[str, Any]) -> Tensor:
+    """bool [B,T,1] or ones: the rows of weights [B,H,T,S] that are no padding. eager: what they are held against.
+
+    Where a model puts rows of its own beside the tokens, the mask does not tell; then a row that sees nothing is
+    padding if, in eager's weights, no row that sees something looks at its token.
+    """
+    mask = inputs.get("attention_mask")
+    ones = weights.new_ones(weights.shape[0], weights.shape[2], 1)
+    if not isinstance(mask, Tensor) or mask.ndim != 2 or len(mask) != len(weights):
+        return ones
+    if mask.shape[1] == weights.shape[2]:
+        return mask.bool()[..., None]
+    if weights.shape != eager.shape or weights.shape[2] != weights.shape[3]:
+        return ones
+    blind = (weights.sum(-1) == 0).all(1)
+    looked_at = (eager.abs().amax(1) * ~blind[..., None]).amax(1) > 0
+    return ~(blind & ~looked_at)[..., None]
 
 
 @contextmanager
