@@ -81,3 +81,11 @@ def label_loss(logits: Tensor, labels: Tensor, smoothing: float) -> Tensor:
     return torch.nn.functional.cross_entropy(
         logits.float().flatten(0, -2), labels.flatten(), label_smoothing=smoothing, reduction="sum"
     )
+
+
+def written_loss(model: Any, batch: Batch, smoothing: float) -> Tensor:
+    """Mean label_loss of the tokens that a writer writes; labels of -100 are padding."""
+    labels = batch["labels"]
+    logits = model(**batch, use_cache=False).logits
+    known = labels != -100
+    return label_loss(logits[known], labels[known], smoothing)

@@ -26,6 +26,16 @@ SWIN = {"model_type": "swin", "image_size": 128, "patch_size": 4, "window_size":
 SWIN |= {"num_heads": [1, 2, 2, 2], "out_features": ["stage1", "stage2", "stage3", "stage4"]}
 DINOV2 = {"model_type": "dinov2", "hidden_size": 32, "num_hidden_layers": 4, "num_attention_heads": 4, "patch_size": 8}
 DINOV2 |= {"image_size": 32, "out_features": ["stage1", "stage2", "stage3", "stage4"], "reshape_hidden_states": False}
+RT_DETR: dict[str, Any] = {
+    "encoder_in_channels": [16, 24, 32],
+    "encoder_layers": 1,
+    "num_queries": 10,
+    "feat_strides": [8, 16, 32],
+    "encoder_hidden_dim": 32,
+    "encoder_ffn_dim": 48,
+    "d_model": 32,
+    "decoder_in_channels": [32, 32, 32],
+}
 NECK = {"neck_hidden_sizes": [8, 8, 8, 8], "reassemble_hidden_size": 32, "fusion_hidden_size": 8}
 BEIT = {"model_type": "beit", "hidden_size": 32, "num_hidden_layers": 4, "num_attention_heads": 4, "image_size": 32}
 BEIT |= {"patch_size": 8, "intermediate_size": 48, "out_features": ["stage1", "stage2", "stage3", "stage4"]}
@@ -159,26 +169,8 @@ OVERRIDES: dict[str, dict[str, Any]] = {
     "Tipsv2DptConfig": {**NECK},
     "xLSTMConfig": {"hidden_size": 32, "embedding_dim": 32, "num_heads": 4, "qk_dim_factor": 1.0, "v_dim_factor": 1.0},
     "ZoeDepthConfig": {**NECK, "backbone_config": BEIT, "bottleneck_features": 8, "num_relative_features": 8},
-    "RTDetrConfig": {
-        "encoder_in_channels": [16, 24, 32],
-        "encoder_layers": 1,
-        "num_queries": 10,
-        "feat_strides": [8, 16, 32],
-        "encoder_hidden_dim": 32,
-        "encoder_ffn_dim": 48,
-        "d_model": 32,
-        "decoder_in_channels": [32, 32, 32],
-    },
-    "RTDetrV2Config": {
-        "encoder_in_channels": [16, 24, 32],
-        "encoder_layers": 1,
-        "num_queries": 10,
-        "feat_strides": [8, 16, 32],
-        "encoder_hidden_dim": 32,
-        "encoder_ffn_dim": 48,
-        "d_model": 32,
-        "decoder_in_channels": [32, 32, 32],
-    },
+    "RTDetrConfig": RT_DETR,
+    "RTDetrV2Config": RT_DETR,
     "CvtConfig": {"depth": [1, 2, 3], "embed_dim": [8, 16, 32], "num_heads": [1, 2, 4]},
     "LiltConfig": {"channel_shrink_ratio": 4, "hidden_size": 48},
     "DeepseekOcr2TextConfig": {"mlp_layer_types": ["dense", "sparse"]},

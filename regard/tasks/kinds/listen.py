@@ -7,13 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from transformers import Wav2Vec2FeatureExtractor
 
 from regard.errors import UserError
 from regard.tasks.data import files
-from regard.tasks.kind import Batch, Items, Kind, Rows, Tools, in_batches, label_loss
+from regard.tasks.kind import Batch, Items, Kind, Rows, Tools, in_batches, written_loss
 from regard.tasks.metrics import accuracy, word_error_rate
 from regard.tasks.recipe import TaskRecipe
 from regard.tasks.sounds import features_of, read_wav
@@ -93,13 +92,6 @@ def _items(tools: Tools, rows: Rows, recipe: TaskRecipe, notes: list[str]) -> It
     return Items([len(each) for each in features], batch)
 
 
-def _loss(model: Any, batch: Batch, smoothing: float) -> Tensor:
-    labels = batch["labels"]
-    logits = model(**batch, use_cache=False).logits
-    known = labels != -100
-    return label_loss(logits[known], labels[known], smoothing)
-
-
 def _scores(tools: Tools, model: Any, items: Items, rows: Rows) -> dict[str, float]:
     found = [""] * len(rows)
     for chosen in in_batches(items, SCORED_FRAMES):
@@ -121,6 +113,6 @@ LISTEN = Kind(
     read=_read,
     tools=_tools,
     items=_items,
-    loss=_loss,
+    loss=written_loss,
     scores=_scores,
 )

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from regard.errors import UserError
 from regard.seq2seq.batches import padded
@@ -15,7 +14,7 @@ from regard.seq2seq.directory import opened
 from regard.seq2seq.score import scores
 from regard.seq2seq.vocabulary import trained
 from regard.tasks.data import Row, columns
-from regard.tasks.kind import Batch, Items, Kind, Rows, Tools, in_batches, label_loss
+from regard.tasks.kind import Batch, Items, Kind, Rows, Tools, in_batches, written_loss
 from regard.tasks.metrics import accuracy
 from regard.tasks.recipe import TaskRecipe
 from regard.tasks.words import labels_from
@@ -73,13 +72,6 @@ def _ids(tools: Tools, text: str, limit: int) -> list[int]:
     return ids if len(ids) <= limit else [*ids[: limit - 1], ids[-1]]
 
 
-def _loss(model: Any, batch: Batch, smoothing: float) -> Tensor:
-    labels = batch["labels"]
-    logits = model(**batch, use_cache=False).logits
-    known = labels != -100
-    return label_loss(logits[known], labels[known], smoothing)
-
-
 def _scores(tools: Tools, model: Any, items: Items, rows: Rows) -> dict[str, float]:
     found = [""] * len(rows)
     for chosen in in_batches(items, SCORED_TOKENS):
@@ -116,6 +108,6 @@ SUMMARISE = Kind(
     read=_read,
     tools=_tools,
     items=_items,
-    loss=_loss,
+    loss=written_loss,
     scores=_scores,
 )
