@@ -6,15 +6,20 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
+from transformers.audio_utils import mel_filter_bank, spectrogram
 
 from regard.hf.load import Loaded
 from regard.seeing.trace import Tokens, Trace
 
 LARGEST = 336  # pixels a side that are kept of a picture
 BINS = 1200  # of a sound's outline
+FRAMES, BANDS = 600, 48  # of its spectrogram
+QUIETEST = 80.0  # decibels under the loudest
+SILENCE = 1e-10  # what the library gives for a power of 0
 USUAL_MEAN, USUAL_DEVIATION = (0.5,) * 3, (0.5,) * 3
 
 
@@ -69,12 +74,12 @@ def _frames(tokens: Tokens, loaded: Loaded, sound: tuple[Any, int], inputs: Mapp
     samples, rate = torch.as_tensor(sound[0]).float().flatten(), sound[1]
     features = inputs.get("input_features")
     hop = getattr(loaded.processor, "hop_length", None)
-    heard = samples.numel() / rate
-    seconds = features.shape[-1] * hop / rate if features is not None and hop else heard
+    seconds = features.shape[-1] * hop / rate if features is not None and hop else samples.numel() / rate
     length = tokens.axis.length
     text = [f"{slot * seconds / max(length, 1):.2f} s" for slot in range(length)]
-    wave = outline(samples, round(seconds * rate)).expand(len(tokens.text), -1, -1)
-    return replace(tokens, text=[text] * len(tokens.text), seconds=seconds, wave=wave)
+    count, heard = len(tokens.text), round(seconds * rate)
+    wave, bands = (draw.expand(count, -1, -1) for draw in (outline(samples, heard), log_mel(samples, rate, heard)))
+    return replace(tokens, text=[text] * count, seconds=seconds, wave=wave, spectrogram=bands)
 
 
 def outline(samples: Tensor, length: int) -> Tensor:
@@ -86,3 +91,22 @@ def outline(samples: Tensor, length: int) -> Tensor:
     padded[:kept] = samples[:kept]
     cut = padded.view(bins, size)
     return torch.stack([cut.amin(1), cut.amax(1)], -1)[None]
+
+
+def log_mel(samples: Tensor, rate: int, length: int) -> Tensor:
+    """Loudness of mel bands over time, uint8 [1, BANDS, at most FRAMES frames], of `length` samples (silence beyond).
+
+    20 log10 of the magnitude, 255 for the loudest, 0 for QUIETEST decibels under it; frames of 25 ms, 10 apart or more.
+    """
+    hop = max(rate // 100, -(-length // FRAMES), 1)
+    window = max(rate // 40, hop)
+    size = 1 << (2 * window - 1).bit_length()
+    filters = mel_filter_bank(size // 2 + 1, BANDS, 0.0, rate / 2, rate)
+    padded = np.zeros(max(length, size), np.float32)
+    padded[: min(len(samples), len(padded))] = samples[: len(padded)].numpy()
+    shape = np.hanning(window + 1)[:-1]
+    power = spectrogram(padded, shape, window, hop, size, power=2.0, mel_filters=filters)[:, : -(-length // hop)]
+    if power.max() <= SILENCE:
+        return torch.zeros(1, *power.shape, dtype=torch.uint8)
+    loud = 10 * np.log10(np.maximum(power / power.max(), 10 ** (-QUIETEST / 10)))
+    return torch.from_numpy((255 * (1 + loud / QUIETEST)).round().astype(np.uint8))[None]

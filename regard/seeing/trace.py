@@ -34,7 +34,8 @@ class Tokens:
     kind: words for "text"; image patches (grid: rows × columns, one leading token may not be a patch), sound frames.
     prompt: slots before this one came with the input, those from it on were generated. picture: what the patches were
     cut from, uint8 [B, height, width, 3]; wave: the sound under the frames as lowest and highest sample of each bin,
-    float32 [B, bins, 2], `seconds` long in all.
+    float32 [B, bins, 2], and its spectrogram, uint8 [B, bands, frames], low bands first, 255 the loudest; both are
+    `seconds` long in all.
     """
 
     text: list[list[str]]
@@ -45,6 +46,7 @@ class Tokens:
     seconds: float | None = None
     picture: Tensor | None = None
     wave: Tensor | None = None
+    spectrogram: Tensor | None = None
 
 
 @dataclass(frozen=True)

@@ -61,7 +61,8 @@ def _cut_axis(tokens: Tokens, slots: list[int], batch: int) -> Tokens:
     parts = [None if x is None else x[one][:, at] for x in (tokens.axis.ids, tokens.axis.special)]
     axis = Axis(tokens.axis.positions[one][:, at], tokens.axis.valid[one][:, at], *parts)
     text = [[tokens.text[batch][slot] for slot in slots]]
-    return replace(tokens, text=text, axis=axis, grid=None, prompt=None, seconds=None, picture=None, wave=None)
+    bare = {part: None for part in ("grid", "prompt", "seconds", "picture", "wave", "spectrogram")}
+    return replace(tokens, text=text, axis=axis, **bare)  # type: ignore[arg-type]
 
 
 def _cut_layer(trace: Trace, layer: Layer, slots: Slots, axes: dict[str, Tokens], resolution: int, batch: int) -> Layer:

@@ -204,3 +204,9 @@ def wave(scene: Scene, axis: str) -> Array | None:
         return None
     values = load(scene["arrays"], reference).astype(np.float64)
     return np.asarray(values / max(1e-6, float(np.abs(values).max(initial=0.0))))
+
+
+def spectrogram(scene: Scene, axis: str) -> Array | None:
+    """Loudness of a sound's bands [bands, frames] in 0…1, low bands first; None if not kept."""
+    reference = scene["axes"][axis].get("spectrogram")
+    return None if reference is None else load(scene["arrays"], reference).astype(np.float64) / 255

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,7 +12,7 @@ import torch
 
 import regard
 from regard.hf.load import Loaded
-from regard.hf.media import outline, picture_of
+from regard.hf.media import log_mel, outline, picture_of
 from regard.run import native
 from regard.seeing.statistics import Maximum
 from tests.hf.models import BY_NAME, feed
@@ -180,3 +181,15 @@ def test_a_picture_and_a_sound_lie_under_their_axes() -> None:
     assert shown[0, 0, 0].tolist() == [128, 128, 128] and shown[0, 0, 7].tolist() == [255, 128, 128]
     wave = outline(torch.tensor([0.0, 1.0, -1.0, 0.5]), 8)
     assert wave.shape == (1, 8, 2) and wave[0, :4, 1].tolist() == [0.0, 1.0, -1.0, 0.5] and not wave[0, 4:].any()
+
+
+def test_a_spectrogram_has_a_tone_in_its_band_while_it_lasts() -> None:
+    rate = 8000
+    time = torch.arange(rate) / rate
+    tone = torch.sin(2 * torch.pi * 1000 * time) * (time < 0.5)
+    drawn = log_mel(tone, rate, 2 * rate)
+    assert drawn.dtype is torch.uint8 and drawn.shape == (1, 48, 200)
+    mel = 2595 * math.log10(1 + 1000 / 700) / (2595 * math.log10(1 + 4000 / 700))
+    assert abs(int(drawn[0, :, 20].argmax()) - 48 * mel) <= 1.5 and int(drawn.max()) == 255
+    assert int(drawn[0, :, 70:].max()) == 0
+    assert not log_mel(torch.zeros(10), rate, 10).any()

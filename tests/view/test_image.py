@@ -144,8 +144,10 @@ def test_the_legend_says_real_values() -> None:
 def test_a_sound_has_its_outline_and_its_seconds_under_the_map() -> None:
     heard = copy.copy(traces.decoder(60, 1, 2))
     wave = outline(torch.sin(torch.arange(48_000) / 9), 48_000)
-    heard.axes = {"decoder": replace(heard.axes["decoder"], kind="frames", seconds=3.0, wave=wave)}
+    bands = torch.full((1, 48, 60), 128, dtype=torch.uint8)
+    tokens = replace(heard.axes["decoder"], kind="frames", seconds=3.0, wave=wave, spectrogram=bands)
+    heard.axes = {"decoder": tokens}
     texts = [part.text for part in xml.fromstring(image(heard, "svg")).iter(f"{SVG}text")]
-    assert "sound" in texts and {"0 s", "1 s", "2 s", "3 s"} <= set(texts)
+    assert {"sound", "mel bands"} <= set(texts) and {"0 s", "1 s", "2 s", "3 s"} <= set(texts)
     with_sound, without = pixels(image(heard, dpi=60)), pixels(image(traces.decoder(60, 1, 2), dpi=60))
     assert with_sound.shape[0] > without.shape[0]

@@ -49,9 +49,12 @@ def test_the_picture_lies_under_its_patches_and_a_sound_over_its_frames(opened: 
     assert page.evaluate("getComputedStyle(document.querySelector('.pictured')).backgroundImage").startswith("url(")
     heard = copy.copy(traces.decoder(60, 1, 2))
     wave = outline(torch.sin(torch.arange(48_000) / 9), 48_000)
-    heard.axes = {"decoder": replace(heard.axes["decoder"], kind="frames", seconds=3.0, wave=wave)}
+    bands = torch.arange(48 * 60).view(1, 48, 60).to(torch.uint8)
+    tokens = replace(heard.axes["decoder"], kind="frames", seconds=3.0, wave=wave, spectrogram=bands)
+    heard.axes = {"decoder": tokens}
     page = opened(html(heard))
     assert page.locator(".sound polygon").count() == 1
+    assert page.evaluate("getComputedStyle(document.querySelector('.bands')).maskImage").startswith("url(")
     assert page.locator(".seconds span").all_inner_texts()[-1] == "3 s"
 
 

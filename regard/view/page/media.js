@@ -20,7 +20,7 @@ export function pictureUnder(picture, axis, square) {
   square.style.backgroundImage = `url(${canvas.toDataURL()})`;
 }
 
-// The outline of a sound, and a line of seconds.
+// The outline of a sound, a line of seconds, and its spectrogram.
 export function soundOver(picture, axis) {
   const every = [0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 60].find((step) => axis.seconds / step <= 12) || 120;
   const marks = make("div", { class: "seconds" });
@@ -32,7 +32,21 @@ export function soundOver(picture, axis) {
   }
   const said = `The sound, ${axis.seconds.toFixed(1)} seconds`;
   const svg = makeSvg("svg", { class: "sound", viewBox: `0 0 ${WIDE} ${TALL}`, preserveAspectRatio: "none", role: "img", "aria-label": said }, ...outline(picture, axis));
-  return [svg, marks];
+  return [svg, marks, ...bands(picture, axis)];
+}
+
+// A spectrogram, high bands above low ones, as opaque as it is loud.
+function bands(picture, axis) {
+  const loud = picture.whole(axis.spectrogram);
+  if (!loud) return [];
+  const [height, width] = axis.spectrogram.shape;
+  const canvas = make("canvas", { width, height });
+  const context = canvas.getContext("2d"), image = context.createImageData(width, height);
+  for (let at = 0; at < width * height; at++) image.data[4 * ((height - 1 - Math.floor(at / width)) * width + (at % width)) + 3] = loud[at];
+  context.putImageData(image, 0, 0);
+  const drawn = make("div", { class: "bands", role: "img", "aria-label": `Its spectrogram: ${height} mel bands, low ones below` });
+  drawn.style.maskImage = `url(${canvas.toDataURL()})`;
+  return [drawn];
 }
 
 function outline(picture, axis) {
