@@ -10,13 +10,13 @@ from transformers import GenerationMixin
 from transformers.modeling_outputs import BaseModelOutput, Seq2SeqLMOutput
 
 from regard.errors import UserError
-from regard.seq2seq.base import RecurrentBase
+from regard.seq2seq.base import GeneratesInSteps, RecurrentBase
 from regard.seq2seq.config import RecurrentConfig
 from regard.seq2seq.decoder import Progress, RecurrentDecoder
 from regard.seq2seq.encoder import RecurrentEncoder
 
 
-class RecurrentTranslator(RecurrentBase, GenerationMixin):
+class RecurrentTranslator(RecurrentBase, GeneratesInSteps, GenerationMixin):  # type: ignore[misc]
     """A recurrent encoder–decoder with or without attention (Cho 2014, Bahdanau 2015, Luong 2015), by its config.
 
     Encoder, decoder and output share one table of words where config.tie_word_embeddings.
@@ -87,31 +87,3 @@ class RecurrentTranslator(RecurrentBase, GenerationMixin):
         if past is None:
             past = self.decoder.start(states, attention_mask)
         return self.decoder(decoder_input_ids, past)
-
-    def prepare_decoder_input_ids_from_labels(self, labels: Tensor) -> Tensor:
-        """The words before each label: the start token, then the labels but the last."""
-        before = labels.new_full(labels.shape, self.config.decoder_start_token_id)
-        before[:, 1:] = labels[:, :-1]
-        return before.masked_fill(before == -100, self.config.pad_token_id or 0)
-
-    @classmethod
-    def _supports_default_dynamic_cache(cls) -> bool:
-        """The cache is a Progress, which the first step makes."""
-        return False
-
-    def prepare_inputs_for_generation(  # type: ignore[override]
-        self,
-        input_ids: Tensor,
-        past_key_values: Progress | None = None,
-        attention_mask: Tensor | None = None,
-        encoder_outputs: BaseModelOutput | None = None,
-        **unused: Any,
-    ) -> dict[str, Any]:
-        """A step of generate: with a cache, only the token written last."""
-        return {
-            "decoder_input_ids": input_ids if past_key_values is None else input_ids[:, past_key_values.steps :],
-            "past_key_values": past_key_values,
-            "attention_mask": attention_mask,
-            "encoder_outputs": encoder_outputs,
-            "use_cache": True,
-        }

@@ -11,14 +11,14 @@ from transformers import GenerationMixin, PreTrainedModel
 from transformers.modeling_outputs import Seq2SeqLMOutput
 
 from regard.errors import UserError
-from regard.seq2seq.base import RecurrentBase
+from regard.seq2seq.base import GeneratesInSteps, RecurrentBase
 from regard.seq2seq.encoder import RecurrentEncoder
 from regard.tasks.writer.config import CaptionConfig, ListenConfig, SummaryConfig, WriterConfig
 from regard.tasks.writer.decoder import Progress, Steps, WriterDecoder
 from regard.tasks.writer.encoders import Encoded, PictureEncoder, SpeechEncoder
 
 
-class Writer(PreTrainedModel, GenerationMixin):
+class Writer(PreTrainedModel, GeneratesInSteps, GenerationMixin):  # type: ignore[misc]
     """An encoder, and a recurrent decoder that attends to its states.
 
     P(w) = softmax(W out); with a pointer P(w) = p_gen softmax(W out)_w + (1 - p_gen) Σ_{j: x_j = w} α_j (See 2017,
@@ -102,33 +102,6 @@ class Writer(PreTrainedModel, GenerationMixin):
         chances = (1 - copying) * logits.softmax(-1)
         copied = (copying * steps.weights).to(chances.dtype)
         return chances.scatter_add(2, ids[:, None].expand_as(copied), copied).clamp(min=1e-9).log()
-
-    def prepare_decoder_input_ids_from_labels(self, labels: Tensor) -> Tensor:
-        """The words before each label: the start token, then the labels but the last."""
-        before = labels.new_full(labels.shape, self.config.decoder_start_token_id)
-        before[:, 1:] = labels[:, :-1]
-        return before.masked_fill(before == -100, self.config.pad_token_id or 0)
-
-    @classmethod
-    def _supports_default_dynamic_cache(cls) -> bool:
-        """The cache is a Progress, which the first step makes."""
-        return False
-
-    def prepare_inputs_for_generation(  # type: ignore[override]
-        self,
-        input_ids: Tensor,
-        past_key_values: Progress | None = None,
-        encoder_outputs: Encoded | None = None,
-        **unused: Any,
-    ) -> dict[str, Any]:
-        """A step of generate: with a cache, only the token written last."""
-        words = input_ids if past_key_values is None else input_ids[:, past_key_values.steps :]
-        return {
-            "decoder_input_ids": words,
-            "past_key_values": past_key_values,
-            "encoder_outputs": encoder_outputs,
-            "use_cache": True,
-        }
 
 
 class Captioner(Writer):
