@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from regard.errors import UserError
 from regard.seeing.trace import Trace, TraceError
-from regard.view import answered, overviews, panels, read, words
+from regard.view import answered, overviews, panels, patches, read, words
 from regard.view.extras import needed
 from regard.view.fonts import drawable, families
 from regard.view.scene import Scene
@@ -133,7 +133,8 @@ def _panels(
     for layer, head, why in heads:
         parts.append(panels.HeadMap(scene, layer, head, why, shown))
         if scene["axes"][scene["layers"][layer]["key"]]["grid"]:
-            parts.append(panels.Patches(scene, layer, head, shown))
+            by_word = patches.ByWord(scene, layer, head, shown)
+            parts += [patches.Patches(scene, layer, head, shown), *([by_word] if by_word.pictures else [])]
     return parts
 
 

@@ -79,7 +79,7 @@ class HeadGrid:
         cells = colour.of(table, place)
         cells[np.isnan(self.grid)] = _bytes(SUNK)
         axes.imshow(cells, aspect="auto", interpolation="nearest")
-        _gaps(axes, rows, columns)
+        gaps(axes, rows, columns)
         step = max(1, round(0.16 / self.cell))
         for column, head in list(enumerate(read.head_columns(self.scene)))[::step]:
             page.text(left + (column + 0.5) * self.cell, top - 0.06, str(head), size=7, colour=SOFT, ha="center")
@@ -163,7 +163,7 @@ class HeadMap:
         axes.imshow(cells, aspect="auto", interpolation="nearest")
         rows, keys = self.map.values.shape
         if min(self.across / keys, self.down / rows) > 0.12:
-            _gaps(axes, rows, keys)
+            gaps(axes, rows, keys)
         if self.across / keys >= 0.34 and self.down / rows >= 0.2:
             _numbers(axes, self.map.values, seen, cells, least=0.005)
         self._labels(page, left, top)
@@ -236,8 +236,8 @@ class HeadMap:
             edges = np.arange(len(values) + 1) * band
             axes.stairs(some / edge, edges, fill=True, color=colour_of, linewidth=0, orientation=turned)
         if length <= TOKENS_AT_MOST:
-            gaps = axes.hlines if vertical else axes.vlines
-            gaps(np.arange(band, length, band), 0, 1, color=SUNK, linewidth=1.2)
+            between = axes.hlines if vertical else axes.vlines
+            between(np.arange(band, length, band), 0, 1, color=SUNK, linewidth=1.2)
         if vertical:
             axes.set_xlim(0, 1)
             axes.set_ylim(span, 0)
@@ -247,62 +247,6 @@ class HeadMap:
         axes.set_xticks([])
         axes.set_yticks([])
         return edge
-
-
-class Patches:
-    """Where a head looks on an image: what each patch receives, and what the token before the patches looks at."""
-
-    def __init__(self, scene: Scene, layer: int, head: int, drawable: Callable[[str], str]) -> None:
-        self.scene, self.drawable = scene, drawable
-        axis = scene["axes"][scene["layers"][layer]["key"]]
-        rows, columns = axis["grid"]
-        lead = axis["length"] - rows * columns
-        self.pictures: list[tuple[str, Any]] = []
-        received = read.track(scene, layer, head, "keys", "received")
-        if received is not None and received[1] == 1:
-            self.pictures.append(("received by each patch", received[0][lead:].reshape(rows, columns)))
-        found = read.map_of(scene, layer, head)
-        if (
-            lead
-            and found is not None
-            and found.exact
-            and scene["layers"][layer]["query"] == scene["layers"][layer]["key"]
-        ):
-            first = drawable(words.tag(axis["text"][0], 20))
-            self.pictures.append((f"where {first} looks", found.values[0, lead:].reshape(rows, columns)))
-        self.under = read.picture(scene, scene["layers"][layer]["key"])
-        self.side = 2.0
-        self.down = self.side * rows / columns
-        self.width = self.side
-        self.height = TITLE + len(self.pictures) * (self.down + 0.95)
-
-    def draw(self, page: Page, x: float, y: float, room: float) -> None:
-        page.text(x, y + 0.08, "On the image", size=10, weight="bold")
-        top = y + TITLE + 0.1
-        for said, values in self.pictures:
-            page.text(x, top, said, colour=SOFT)
-            edge = float(np.abs(values).max(initial=0.0)) or 1.0
-            signed = self.scene["signed"]
-            table = colour.diverging() if signed else colour.sequential()
-            place = colour.even_place(values, -edge if signed else 0.0, edge)
-            axes = page.axes(x, top + 0.08, self.side, self.down)
-            self._cells(axes, colour.of(table, place), place)
-            ticks = [(0.0, words.number(-edge) if signed else "0"), (1.0, words.number(edge))]
-            page.legend(x, top + self.down + 0.24, self.side, table, ticks, "even scale")
-            top += self.down + 0.95
-
-    def _cells(self, axes: Any, cells: Any, place: Any) -> None:
-        """The patches; over their picture, the less a patch weighs the clearer the picture."""
-        rows, columns = place.shape
-        if self.under is None:
-            axes.imshow(cells, aspect="auto", interpolation="nearest")
-            return _gaps(axes, rows, columns)
-        whole = (-0.5, columns - 0.5, rows - 0.5, -0.5)
-        axes.imshow(self.under, aspect="auto", extent=whole)
-        veil = np.concatenate([cells / 255, (0.3 + 0.4 * place.clip(0, 1))[..., None]], -1)
-        axes.imshow(veil, aspect="auto", interpolation="nearest", extent=whole)
-        axes.set_xlim(-0.5, columns - 0.5)
-        axes.set_ylim(rows - 0.5, -0.5)
 
 
 def ramp_of(signed: bool, values: Any, keys: int) -> tuple[Any, colour.Table, list[tuple[float, str]], str]:
@@ -331,7 +275,7 @@ def _numbers(axes: Any, values: Any, where: Any, cells: Any, least: float) -> No
         axes.text(column, row, text, parse_math=False, **style)
 
 
-def _gaps(axes: Any, rows: int, columns: int) -> None:
+def gaps(axes: Any, rows: int, columns: int) -> None:
     axes.hlines(np.arange(0.5, rows - 0.5), -0.5, columns - 0.5, color=PAPER, linewidth=0.8)
     axes.vlines(np.arange(0.5, columns - 0.5), -0.5, rows - 0.5, color=PAPER, linewidth=0.8)
     axes.set_xlim(-0.5, columns - 0.5)

@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from xml.etree import ElementTree as xml
 
+import numpy as np
 import pytest
+import torch
+from PIL import Image
 
 from regard import cli
 from regard.cli.examples import EXAMPLES, example, names
+from regard.cli.reading import read_input
 from regard.errors import UserError
 from regard.hf.see import look
 from regard.seq2seq.directory import opened
+from regard.view.image import image
 
 MOST_BYTES = 2 << 20
+CHANNELS = ("red", "green", "blue")
 
 
 @pytest.mark.parametrize("name", names())
@@ -32,6 +39,21 @@ def test_the_sentiment_example_finds_the_words_that_count() -> None:
     assert trace.answer.confidence is not None and trace.answer.confidence > 0.9
     assert look(loaded, "the garden was bright .").answer.text == "positive"  # type: ignore[union-attr]
     assert look(loaded, "the garden was not bright .").answer.text == "negative"  # type: ignore[union-attr]
+
+
+def test_the_caption_example_looks_at_the_shape_that_it_names() -> None:
+    folder, given = example("caption")
+    trace = look(opened(folder), read_input(given), keep="qk")
+    assert trace.answer is not None and trace.answer.text == "red square , blue circle , green triangle , blue square"
+    weights = trace.weights(trace.layers[0], 0)
+    picture = torch.from_numpy(np.array(Image.open(given).convert("RGB"))).float()
+    patches = picture.unfold(0, 8, 8).unfold(1, 8, 8).flatten(3).mean(-1).flatten(0, 1)
+    for piece in trace.answer.pieces:
+        if piece.text.strip() in CHANNELS:
+            red, green, blue = patches[int(weights[piece.slot].argmax())]
+            assert {"red": red, "green": green, "blue": blue}[piece.text.strip()] == max(red, green, blue)
+    texts = "".join(xml.fromstring(image(trace, "svg")).itertext())
+    assert "Word by word" in texts and texts.count("triangle") >= 3  # answer, row of the map, word over the picture
 
 
 def test_the_command_shows_an_example(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
