@@ -14,10 +14,12 @@ MARKS = ("▁", "Ġ")
 
 @dataclass(frozen=True)
 class Words:
-    """The words of a token sequence: their text, and for each token the number of its word, or None."""
+    """The words of a token sequence: their text, for each token the number of its word, or None, and whether the
+    token holds a letter or digit."""
 
     text: list[str]
     word_of: list[int | None]
+    lettered: list[bool]
 
     def unknown(self, ids: Sequence[int], unknown_id: int | None) -> list[int]:
         """The words that hold a token which stands for anything unknown."""
@@ -44,17 +46,20 @@ def words_of(tokenizer: Any, ids: Sequence[int]) -> Words:
             groups.append([])
         groups[-1].append(token)
         word_of.append(len(groups) - 1)
-    return Words([tokenizer.decode(group).strip() for group in groups], word_of)
+    lettered = [any(character.isalnum() for character in piece) for piece in pieces]
+    return Words([tokenizer.decode(group).strip() for group in groups], word_of, lettered)
 
 
 def by_words(weights: Tensor, target: Words, source: Words) -> Tensor:
     """Weights of tokens [T,S] as weights of words: the mean over a word's tokens of what they give another's, summed.
 
-    What special tokens receive is left out, so rows may sum to less than one.
+    Of a word such as "5," only the tokens with letters or digits count; the comma is no part of what it says. What
+    special tokens receive is left out, so rows may sum to less than one.
     """
     rows, columns = (_members(words) for words in (target, source))
-    sizes = rows.sum(1, keepdim=True).clamp(min=1)
-    return (rows / sizes) @ weights.double() @ columns.T
+    lettered = rows * torch.tensor(target.lettered, dtype=torch.float64)
+    rows = torch.where(lettered.sum(1, keepdim=True) > 0, lettered, rows)
+    return (rows / rows.sum(1, keepdim=True).clamp(min=1)) @ weights.double() @ columns.T
 
 
 def _members(words: Words) -> Tensor:

@@ -19,7 +19,7 @@ from regard.seq2seq.heat import heat_map
 from regard.seq2seq.score import aer_of_lines, alignment_error_rate, links, scores
 from regard.seq2seq.translate import translations
 from regard.seq2seq.vocabulary import trained, trained_bytes
-from regard.seq2seq.words import by_words, words_of
+from regard.seq2seq.words import Words, by_words, words_of
 from tests.seq2seq.toys import SOURCE, TARGET, model
 
 
@@ -71,6 +71,13 @@ def test_words_are_made_of_their_tokens() -> None:
     spread = torch.full((len(ids), len(ids)), 1 / len(ids))
     found = by_words(spread, words, words)
     assert torch.allclose(found.sum(1), torch.full((3,), (len(ids) - 1) / len(ids), dtype=torch.float64))
+
+
+def test_a_mark_at_a_word_does_not_count_for_it() -> None:
+    nine = Words(["nine,", "!"], [0, 0, 1], [True, False, False])
+    weights = torch.tensor([[0.9, 0.1], [0.2, 0.8], [0.5, 0.5]])
+    found = by_words(weights, nine, Words(["neun", "!"], [0, 1], [True, False]))
+    assert torch.allclose(found, weights[[0, 2]].double())
 
 
 def test_what_was_tokenized_is_read_back() -> None:
