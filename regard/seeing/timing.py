@@ -30,6 +30,23 @@ def warped(weights: Tensor) -> list[tuple[int, int]]:
     return [(first, last) for first, last in ends]
 
 
+LEAST = 0.1  # of a token's largest weight
+
+
+def heard(weights: Tensor, spans: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """The spans without the frames before and after that their tokens hardly look at: silence between words.
+
+    A token keeps the frames from the first to the last that has at least a tenth of its largest weight in its span.
+    weights [tokens, frames] -> [(first, last)].
+    """
+    found = []
+    for row, (first, last) in zip(weights, spans, strict=True):
+        inside = row[first : last + 1]
+        looked = (inside >= LEAST * inside.max()).nonzero()[:, 0]
+        found.append((first + int(looked[0]), first + int(looked[-1])))
+    return found
+
+
 def joined(weights: list[Tensor]) -> Tensor:
     """The mean of heads' weights [T,S], each frame's column scaled to deviation 1 over tokens, as Whisper's are."""
     stacked = torch.stack(weights).float()

@@ -40,6 +40,10 @@ def dense(model: Any, encoded: Any, words: torch.Tensor) -> torch.Tensor:
         if config.attention == "local_m":
             away = (torch.arange(len(memory)) - config.pace * (step + 0.5)).abs()
             scores = torch.where(away <= config.reach, scores, -torch.inf)
+        if config.attention == "location" and step:
+            median = next(j for j in range(len(before)) if float(before[: j + 1].sum()) >= 0.5)
+            away = torch.arange(len(memory)) - median
+            scores = torch.where((away >= -config.back) & (away <= config.ahead), scores, -torch.inf)
         before = torch.softmax(scores, 0)
         if config.attention == "hard":
             before = torch.nn.functional.one_hot(before.argmax(), len(memory)).float()
@@ -59,6 +63,14 @@ def test_watched_weights_are_the_papers(kind: str) -> None:
         model(**inputs(kind), decoder_input_ids=WORDS)
     wanted = dense(model, model.encode(inputs(kind)), WORDS)
     assert float((trace.weights(trace.layers[-1], 0) - wanted).abs().max()) < 1e-6
+
+
+def test_the_window_leaves_out_what_lies_far_from_the_last_look() -> None:
+    model = writer("location")
+    encoded = model.encode(inputs("location"))
+    weights = model.steps(WORDS, encoded)[0].weights[0]
+    assert (weights[0] > 0).all() and (weights[1:] == 0).any(1).all()
+    assert (model.train().steps(WORDS, encoded)[0].weights > 0).all()
 
 
 def test_pooled_weights_are_the_papers() -> None:

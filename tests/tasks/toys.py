@@ -23,7 +23,7 @@ KINDS = {
     "soft": lambda: Captioner(CaptionConfig(**SMALL, attention="soft", gate=True, image_size=24)),
     "hard": lambda: Captioner(CaptionConfig(**SMALL, attention="hard", gate=True, image_size=24)),
     "content": lambda: Listener(ListenConfig(**LISTEN, attention="content")),
-    "location": lambda: Listener(ListenConfig(**LISTEN, attention="location")),
+    "location": lambda: Listener(ListenConfig(**LISTEN, attention="location", back=1, ahead=2)),
     "local_m": lambda: Listener(ListenConfig(**LISTEN, attention="local_m")),
     "pointer": lambda: Summariser(SummaryConfig(**{**SMALL, "hidden_size": 16}, pointer=True)),
 }

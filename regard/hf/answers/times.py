@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import torch
 import transformers as tf
 
 from regard.seeing.answer import Answer
-from regard.seeing.timing import joined, warped
+from regard.seeing.timing import heard, joined, warped
 from regard.seeing.trace import Layer, Trace, TraceError
 
 
@@ -15,8 +16,9 @@ def timed(trace: Trace, model: tf.PreTrainedModel, answers: list[Answer]) -> lis
     """Answers whose pieces were said in a sound, with their times; others as they are.
 
     The frames of a frame-by-frame transcript are its times. What a decoder wrote is warped along its cross-attention,
-    by the heads that the generation config names (Whisper's alignment_heads), else by those of the later half of its
-    layers. Without exact weights there are no times.
+    by the heads that the generation config names (Whisper's alignment_heads), whose words follow each other without a
+    gap; else by those of the later half of its layers, and a word keeps the frames that it looks at. Without exact
+    weights there are no times.
     """
     return [_one(trace, model, answer, batch) for batch, answer in enumerate(answers)]
 
@@ -34,7 +36,10 @@ def _one(trace: Trace, model: tf.PreTrainedModel, answer: Answer, batch: int) ->
             rows = [trace.weights(layer, head, batch=batch) for layer, head in heads]
         except TraceError:
             return answer
-        spans = warped(joined([weights[slots] for weights in rows]))
+        looked = [weights[slots] for weights in rows]
+        spans = warped(joined(looked))
+        if not named(model):
+            spans = heard(torch.stack(looked).mean(0), spans)
     else:
         return answer
     tokens = trace.axes[key]
@@ -47,12 +52,13 @@ def _one(trace: Trace, model: tf.PreTrainedModel, answer: Answer, batch: int) ->
     return replace(answer, pieces=tuple(pieces))
 
 
+def named(model: tf.PreTrainedModel) -> set[tuple[int, int]]:
+    """The (layer, head) that the generation config names for alignment."""
+    heads = getattr(getattr(model, "generation_config", None), "alignment_heads", None) or ()
+    return {(int(layer), int(head)) for layer, head in heads}
+
+
 def _heads(trace: Trace, model: tf.PreTrainedModel, axis: str | None) -> list[tuple[Layer, int]]:
     cross = [layer for layer in trace.layers if layer.kind == "cross" and layer.query_axis == axis]
-    named = getattr(getattr(model, "generation_config", None), "alignment_heads", None)
-    if named:
-        chosen = {(int(layer), int(head)) for layer, head in named}
-        found = [(layer, head) for layer in cross for head in layer.heads if (layer.index, head) in chosen]
-        if found:
-            return found
-    return [(layer, head) for layer in cross[len(cross) // 2 :] for head in layer.heads]
+    found = [(layer, head) for layer in cross for head in layer.heads if (layer.index, head) in named(model)]
+    return found or [(layer, head) for layer in cross[len(cross) // 2 :] for head in layer.heads]

@@ -45,7 +45,8 @@ class Look:
 class WriterAttention(nn.Module):
     """α_t = softmax_j(e_tj) with e_tj = vᵀ tanh(W h_{t-1} + V m_j + U f_tj).
 
-    f_t = F ∗ α_{t-1}, convolutions of the weights before, for "location" alone (Chorowski 2015, eq. 8-9). "local_m":
+    f_t = F ∗ α_{t-1}, convolutions of the weights before, for "location" alone (Chorowski 2015, eq. 8-9). Once trained,
+    its states outside m - back … m + ahead have weight 0, m being the median of α_{t-1}: his windowing. "local_m":
     states farther than `reach` from pace · (t + ½) have weight 0. "hard": one state is drawn from α_t while training,
     and the likeliest is taken afterwards (Xu 2015, section 4.1).
     """
@@ -82,6 +83,10 @@ class WriterAttention(nn.Module):
             places = torch.arange(scores.shape[1], device=scores.device)
             away = (places - self.config.pace * (step + 0.5)).abs()
             scores = scores.masked_fill(away > self.config.reach, NEVER)
+        if self.config.attention == "location" and step and not self.training:
+            median = (before.cumsum(1) < 0.5).sum(1, keepdim=True)
+            away = torch.arange(scores.shape[1], device=scores.device) - median
+            scores = scores.masked_fill((away < -self.config.back) | (away > self.config.ahead), NEVER)
         return scores
 
     def look(self, state: Tensor, memory: Memory, before: Tensor, step: int) -> Look:

@@ -13,9 +13,11 @@ class WriterConfig(PreTrainedConfig):
     """An encoder and a recurrent decoder that attends to it.
 
     attention: "content" or "soft" scores states alone (Bahdanau 2015), "location" also features of the weights before
-    (Chorowski 2015), "local_m" looks within `reach` states of `pace` times the step (after Luong 2015), "hard" at one
-    state (Xu 2015). gate: the context is weighed by σ(w h) (Xu 2015, section 4.2.1). pointer: words may be copied from
-    the source (See 2017). filters, filter_width: of the location features. memory_size: width of the encoder's states.
+    (Chorowski 2015) and, once trained, looks from `back` states before to `ahead` states after the median of the
+    weights before (his windowing, for sounds longer than those of the training). "local_m" looks within `reach` states
+    of `pace` times the step (after Luong 2015), "hard" at one state (Xu 2015). gate: the context is weighed by σ(w h)
+    (Xu 2015, section 4.2.1). pointer: words may be copied from the source (See 2017). filters, filter_width: of the
+    location features. memory_size: width of the encoder's states.
     """
 
     keys_to_ignore_at_inference = ["past_key_values"]  # noqa: RUF012  (transformers' own form)
@@ -30,6 +32,8 @@ class WriterConfig(PreTrainedConfig):
     pointer: bool = False
     filters: int = 8
     filter_width: int = 31
+    back: int = 5
+    ahead: int = 30
     pace: float = 12.0
     reach: int = 30
     cell: str = "gru"

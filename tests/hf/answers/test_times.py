@@ -10,7 +10,7 @@ import torch
 
 from regard.hf.load import Loaded
 from regard.hf.see import look
-from regard.seeing.timing import joined, warped
+from regard.seeing.timing import heard, joined, warped
 from tests.hf.answers.toys import model, processor, tokenizer
 
 
@@ -19,6 +19,11 @@ def test_a_clear_path_is_followed() -> None:
     for token, frames in enumerate((range(3), range(3, 4), range(4, 10))):
         weights[token, list(frames)] = 1.0
     assert warped(weights) == [(0, 2), (3, 3), (4, 9)]
+
+
+def test_a_word_keeps_the_frames_that_it_looks_at() -> None:
+    weights = torch.tensor([[0.01, 0.5, 0.09, 0.4, 0.0, 0.0], [0.0, 0.0, 0.0, 0.03, 0.95, 0.02]])
+    assert heard(weights, [(0, 3), (3, 5)]) == [(1, 3), (4, 4)]
 
 
 def paths(tokens: int, frames: int) -> list[list[tuple[int, int]]]:
