@@ -21,7 +21,7 @@ RECURRENT: dict[str, dict[str, Any]] = {
     "luong": LUONG,
 }
 PRESETS = (*RECURRENT, "transformer", "lm")
-RATES = {"transformer": 2e-3, "lm": 2e-3}
+RATES = {"lm": 2e-3}
 
 
 @dataclass(frozen=True)
