@@ -29,6 +29,11 @@ def of_tensors(broken: Callable[[Tensor, core.Plan], str | None]) -> Callable[[R
     return hit
 
 
+def beside_q(tensor: Tensor, plan: core.Plan) -> str | None:
+    """What is broken where a tensor lies on another device than q."""
+    return None if tensor.device == plan.q.device else f"lies on {tensor.device} and q on {plan.q.device}"
+
+
 def _dtype(tensor: Tensor, plan: core.Plan) -> str | None:
     if tensor.dtype not in PAGE_TYPES:
         return f"is {tensor.dtype}"

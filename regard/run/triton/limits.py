@@ -6,7 +6,7 @@ from torch import Tensor
 
 from regard import core
 from regard.run.backend import CLOSED, Limit, Request
-from regard.run.limits import DTYPES, POSITIONS, STATISTICS, TERMS, gradients, most_sums, of_tensors
+from regard.run.limits import DTYPES, POSITIONS, STATISTICS, TERMS, beside_q, gradients, most_sums, of_tensors
 from regard.run.triton.available import why_unavailable
 from regard.run.triton.shapes import WIDEST
 
@@ -17,10 +17,6 @@ MAX_BINS = 64
 
 def _machine(request: Request) -> str | None:
     return None if isinstance(request.closed, core.Refusal) else why_unavailable(request.plan.q.device)
-
-
-def _device(tensor: Tensor, plan: core.Plan) -> str | None:
-    return None if tensor.device == plan.q.device else f"lies on {tensor.device} and q on {plan.q.device}"
 
 
 def _width(tensor: Tensor, plan: core.Plan) -> str | None:
@@ -50,7 +46,7 @@ def _packed(request: Request) -> str | None:
 LIMITS = (
     CLOSED,
     Limit("machine", "needs an NVIDIA GPU of Ampere or newer, and triton 3.7 or newer", _machine),
-    Limit("devices", "computes where q lies", of_tensors(_device)),
+    Limit("devices", "computes where q lies", of_tensors(beside_q)),
     DTYPES,
     Limit("widths", f"takes heads 1 to {WIDEST} wide", of_tensors(_width)),
     TERMS,
