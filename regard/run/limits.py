@@ -21,9 +21,9 @@ def of_tensors(broken: Callable[[Tensor, core.Plan], str | None]) -> Callable[[R
 
     def hit(request: Request) -> str | None:
         for name, tensor in all_tensors(request.plan).items():
-            found = broken(tensor, request.plan)
-            if found is not None:
-                return f"{name}: {found}"
+            why = broken(tensor, request.plan)
+            if why is not None:
+                return f"{name}: {why}"
         return None
 
     return hit

@@ -24,15 +24,15 @@ def _width(tensor: Tensor, plan: core.Plan) -> str | None:
 
 
 def _top(request: Request) -> str | None:
-    found = [s.k for s in request.statistics if isinstance(s, core.TopK) and not 1 <= s.k <= MAX_TOP]
-    return f"TopK: keeps {found[0]} links a row" if found else None
+    beyond = [s.k for s in request.statistics if isinstance(s, core.TopK) and not 1 <= s.k <= MAX_TOP]
+    return f"TopK: keeps {beyond[0]} links a row" if beyond else None
 
 
 def _bins(request: Request) -> str | None:
-    found = [
+    beyond = [
         s.bins for s in request.statistics if isinstance(s, core.DistanceHistogram) and not 1 <= s.bins <= MAX_BINS
     ]
-    return f"DistanceHistogram: has {found[0]} bins" if found else None
+    return f"DistanceHistogram: has {beyond[0]} bins" if beyond else None
 
 
 def _packed(request: Request) -> str | None:
