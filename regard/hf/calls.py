@@ -40,6 +40,12 @@ class Call:
     mask: ModelMask | None
     valid: Tensor | None = None
 
+    def over(self, q: Tensor, k: Tensor, v: Tensor) -> Call:
+        """The same call on other tensors of the same shapes; keys beyond those of this one are left out."""
+        k, v = (t if t.shape[2] == self.k.shape[2] else t[:, :, : self.k.shape[2]] for t in (k, v))
+        rest = (self.mechanism, self.allowed, self.first_query, self.first_key, self.mask, self.valid)
+        return Call(q, k, v, *rest)
+
     def of_heads(self, heads: list[int]) -> Call:
         """The same call for some query heads, each with its key-value head."""
         num_heads, groups = self.q.shape[1], self.k.shape[1]
@@ -57,9 +63,9 @@ class Call:
         return replace(self, q=q, k=k, v=v, mechanism=mechanism, allowed=self.allowed.head_slice(heads))
 
 
-def read(call: AttentionCall, where: str) -> Call:
-    """The call as data. `where` names the layer in errors. Raises Unsupported for a keyword that changes the result
-    in a way not known here."""
+def read(call: AttentionCall, where: str, asked: tuple[ModelMask | None, bool] | None = None) -> Call:
+    """The call as data. `where` names the layer in errors; asked: what its mask means, where that is known. Raises
+    Unsupported for a keyword that changes the result in a way not known here."""
     query, key, keywords = call.query, call.key, call.keywords
     unknown = sorted(name for name, value in keywords.items() if value is not None and name not in HONOURED | HARMLESS)
     if unknown:
@@ -67,7 +73,9 @@ def read(call: AttentionCall, where: str) -> Call:
             f"{where} passes {', '.join(map(repr, unknown))} to its attention, which regard does not know how to "
             "honour; watch other layers with layers=…, or report the model"
         )
-    question, certain = call.questions.of(call.mask, query.shape[2], key.shape[2], keywords.get("sliding_window"))
+    if asked is None:
+        asked = call.questions.of(call.mask, query.shape[2], key.shape[2], keywords.get("sliding_window"))
+    question, certain = asked
     allowed, bias = _allowed(call, question if certain else None, where)
     terms: list[Score] = [Dot(query.shape[-1] ** -0.5 if call.scaling is None else call.scaling)]
     if keywords.get("position_bias") is not None:

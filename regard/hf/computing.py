@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from regard.hf.aside import aside
 from regard.hf.calls import Call, read
 from regard.hf.engine import PassedOver, choose, observers
 from regard.hf.errors import Unsupported
@@ -18,7 +19,7 @@ from regard.hf.filling import passed_over_rows
 from regard.hf.plan import NOTHING, Plan
 from regard.hf.seam import AttentionCall, Handler, ShownCall
 from regard.hf.sequences import Step, inputs_of, within_seen
-from regard.hf.watcher import Watcher, aside
+from regard.hf.watcher import Watcher
 from regard.inputs import Inputs
 from regard.mechanism import Mechanism
 from regard.protocol import Attention
@@ -57,6 +58,9 @@ class Computing(Handler):
 
     def before_forward(self, model: PreTrainedModel, is_outermost: bool, args: Any, kwargs: Any) -> None:
         self.watcher.before_forward(model, is_outermost, args, kwargs)
+
+    def after_forward(self) -> None:
+        self.watcher.after_forward()
 
     def attend(self, call: AttentionCall) -> Tensor | None:
         """The output [B,Tq,H,Dv], with the statistics reduced in the same walk where a backend does that."""

@@ -54,8 +54,19 @@ class Questions:
             self._by_mask[id(answer)] = (lambda answer=answer: answer, 0, question)
         return answer
 
-    def of(self, mask: Any, num_queries: int, num_keys: int, window: int | None) -> tuple[ModelMask | None, bool]:
-        """(the question that this mask answers, whether that is certain).
+    def mark(self, mask: Any) -> int | None:
+        """What tells later what a call's mask meant now, to be handed to `of`; None where that must be asked now."""
+        if mask is None:
+            return len(self._without_mask)
+        known = self._by_mask.get(id(mask))
+        if known is None or (isinstance(mask, Tensor) and mask._version != known[1]):
+            return None
+        return len(self._by_mask)
+
+    def of(
+        self, mask: Any, num_queries: int, num_keys: int, window: int | None, mark: int | None = None
+    ) -> tuple[ModelMask | None, bool]:
+        """(the question that this mask answers, whether that is certain). mark: when the call was made, if not now.
 
         It is not certain for a mask that the model made from another: a question of the same numbers of queries and
         keys then tells where the tokens lie and which are padding, and not what they may see. A call without a mask
@@ -65,9 +76,9 @@ class Questions:
             return mask, True
         same, version, question = self._by_mask.get(id(mask), (None, 0, None))
         is_known = mask is not None and same is not None and same() is mask
-        if is_known and not (isinstance(mask, Tensor) and mask._version != version):
+        if is_known and (mark is not None or not (isinstance(mask, Tensor) and mask._version != version)):
             return question, True
-        asked = self._without_mask if mask is None else [question for _, _, question in self._by_mask.values()]
+        asked = self._without_mask[:mark] if mask is None else [question for _, _, question in self._by_mask.values()]
         fitting = [q for q in asked if (q.num_queries, q.num_keys) == (num_queries, num_keys)]
         fitting = [q for q in fitting if (q.question.get("local_size") or None) == window] or fitting
         agree = len({(q.query_offset, q.key_offset) for q in fitting}) == 1

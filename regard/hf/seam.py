@@ -93,6 +93,9 @@ class Handler(ABC):
     ) -> None:
         """A model, or a model inside it, is about to run with these arguments."""
 
+    def after_forward(self) -> None:  # noqa: B027 (a handler need not care)
+        """The attached model has run, or failed while it did."""
+
 
 @dataclass(eq=False)
 class _Attached:
@@ -214,7 +217,10 @@ def _end(attached: _Attached) -> None:
     attached.running -= 1
     _running.stack.pop()
     if not attached.running:
-        attached.questions.clear()
+        try:
+            attached.handler.after_forward()
+        finally:
+            attached.questions.clear()
 
 
 # ---- the registries ------------------------------------------------------------------------------------------------

@@ -108,6 +108,11 @@ class Step:
     rows: slice
     key: TokenAxis
 
+    def lies_as(self, other: Step) -> bool:
+        """Whether both are of the same rows and keys, and the same heads of them are watched."""
+        same = self.query is other.query and self.key is other.key and self.rows == other.rows
+        return same and self.state.groups[0].heads == other.state.groups[0].heads
+
     def view(self, kind: WeightKind, heads: int) -> View:
         """What a statistic may know of the call."""
         return View(
@@ -144,3 +149,8 @@ def within_seen(call: Call, layer: LayerId) -> Call:
         return call
     allowed = ranges.Ranges(call.allowed.start.clamp(max=seen), call.allowed.stop.clamp(max=seen), seen)
     return replace(call, k=call.k[:, :, :seen], v=call.v[:, :, :seen], allowed=allowed)
+
+
+def is_forward() -> bool:
+    """Whether a forward runs: checkpointing calls a layer again in the backward pass."""
+    return torch._C._current_graph_task_id() == -1

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,6 +12,7 @@ from transformers import PreTrainedModel
 
 from regard.core import ranges
 from regard.evaluate import weight_kind
+from regard.hf.aside import aside
 from regard.hf.axes import Axes, TokenAxis
 from regard.hf.calls import Call, read
 from regard.hf.engine import observers
@@ -22,7 +22,8 @@ from regard.hf.filling import PUT_OFF, filling, filling_now
 from regard.hf.layers import LayerId, attention_modules, layer_ids, output_projection, value_norms
 from regard.hf.own_code.follow import OwnCode
 from regard.hf.seam import AttentionCall, Handler, ShownCall
-from regard.hf.sequences import HeadGroup, LayerState, Step, continues_unseen, inputs_of, within_seen
+from regard.hf.sequences import HeadGroup, LayerState, Step, continues_unseen, inputs_of, is_forward, within_seen
+from regard.hf.waiting import WaitingCalls
 from regard.mechanism import Mechanism, WeightKind
 from regard.once import once
 from regard.parts.masks import Full
@@ -61,12 +62,15 @@ class Watcher(Handler):
         self.axes = Axes(model, tokenizer)
         self.ids = layer_ids(model)
         self.own_code = OwnCode(self)
+        self.waiting = WaitingCalls(self)
         self.states: dict[tuple[int, int], LayerState] = {}  # by module, and by which of its calls in a forward
         self.called: set[int] = set()
         self.problems: list[str] = []
         self.forwards = 0
         self.describe_output: Callable[[], dict[str, Any]] = dict  # what whoever makes the output says of it
         self._calls: dict[int, int] = {}  # by module, in this forward
+        self._may_wait = layers is None and all(s.of == "weights" for s in statistics) and bool(statistics or keep)
+        self._reads_values = any(statistic.of == "norm" for statistic in statistics)
         self._rows: dict[str, tuple[TokenAxis, slice]] = {}  # by stack: its latest self-attention's rows
         self.names = [(name, id(module)) for name, module in attention_modules(model)]
         self.trace = Trace(Path(model.config.name_or_path or "").name or type(model).__name__)
@@ -74,6 +78,7 @@ class Watcher(Handler):
         self.trace.put_off(PUT_OFF, self._now)
 
     def before_forward(self, model: PreTrainedModel, is_outermost: bool, args: Any, kwargs: Any) -> None:
+        self.waiting.take()
         if is_outermost:
             self.forwards += 1
             self.trace.put_off(PUT_OFF, self._now)
@@ -82,8 +87,13 @@ class Watcher(Handler):
         self.axes.note_inputs(model, args, kwargs)
         self.own_code.note_masks(model, args, kwargs)
 
+    def after_forward(self) -> None:
+        self.waiting.take()
+
     def attend(self, call: AttentionCall) -> Tensor | None:
-        """Absorb one call; the model's own function makes its output."""
+        """Absorb one call, now or after the forward; the model's own function makes its output."""
+        if self._may_wait and self.waiting.add(call):
+            return None
         self.called.add(id(call.module))
         layer = self.ids[id(call.module)]
         if self.watches(layer):
@@ -95,6 +105,7 @@ class Watcher(Handler):
 
     def shown(self, call: ShownCall) -> None:
         """Absorb what a module that computed its attention by itself shows."""
+        self.waiting.take()
         self.called.add(id(call.module))
         layer = self.ids[id(call.module)]
         if self.watches(layer):
@@ -124,10 +135,12 @@ class Watcher(Handler):
 
     def watches(self, layer: LayerId) -> bool:
         """Whether a call of this layer, now, is to be absorbed."""
-        wanted = bool(self.statistics or self.keep) and (self.layers is None or layer.index in self.layers)
-        return wanted and torch._C._current_graph_task_id() == -1  # checkpointing calls it again in the backward pass
+        return (
+            bool(self.statistics or self.keep) and (self.layers is None or layer.index in self.layers) and is_forward()
+        )
 
     def _now(self) -> dict[str, Any]:
+        self.waiting.take()
         return filling_now(self)
 
     # ---- one call -----------------------------------------------------------------------------------------------
@@ -137,6 +150,11 @@ class Watcher(Handler):
 
         parts: the heads that attend by one mechanism, where there are several; each is a group of its own.
         """
+        self.waiting.take()
+        return self.lay(module, layer, call, parts)
+
+    def lay(self, module: nn.Module, layer: LayerId, call: Call, parts: Sequence[list[int]] = ()) -> Step:
+        """`follow`, for calls before which no others wait."""
         state = self._state(module, layer, call, parts)
         query, rows, key = (
             self._cross_axes(layer, call) if layer.kind == "cross" else self._self_axes(module, state, call)
@@ -150,16 +168,20 @@ class Watcher(Handler):
 
         mine: the call of the group's heads, where they compute something else than the model says.
         """
-        state = step.state
         heads = call.of_heads(group.heads) if mine is None else mine
         x = inputs_of(heads, step, heads.v if output else None)
         view = step.view(weight_kind(heads.mechanism), len(group.heads))
         scale = self._value_norms(step, group, call)
         out = group.watching.absorb(heads.mechanism, x, view, step.rows, call.first_key, scale)
+        self.note(step, call, view)
+        return out
+
+    def note(self, step: Step, call: Call, view: View) -> None:
+        """What the next call of the layer is held to."""
+        state = step.state
         self._note_problems(state, call, view, step.rows)
         state.view = view
         state.last_key = call.k[:, :, -1].clone() if state.layer.kind == "self" else None
-        return out
 
     def follow_weights(
         self, module: nn.Module, shape: tuple[int, int, int, int], kind: WeightKind, device: torch.device
@@ -257,7 +279,7 @@ class Watcher(Handler):
     # ---- what statistics need besides -----------------------------------------------------------------------------
 
     def _value_norms(self, step: Step, group: HeadGroup, call: Call) -> Tensor | None:
-        if all(statistic.of == "weights" for statistic in self.statistics):
+        if not self._reads_values:
             return None
         num_heads, width = call.q.shape[1], call.v.shape[3]
         projection = output_projection(step.module, self.model, step.state.layer.name, num_heads * width)
@@ -279,6 +301,7 @@ class Watcher(Handler):
 
     def close(self) -> None:
         """Finish the trace. Raises Unsupported if the model ran and none of its attention came by."""
+        self.waiting.take()
         if self.forwards and not self.called:
             raise Unsupported(
                 f"{type(self.model).__name__} ran, and none of its attention could be seen"
@@ -296,15 +319,3 @@ def _sees_nothing(call: Call, view: View, rows: slice) -> int | None:
     """The first token that is not padding and may attend to no key."""
     empty = (call.allowed.counts() == 0).any(1) & view.query.valid[:, rows]
     return rows.start + int(empty.any(0).nonzero()[0]) if bool(empty.any()) else None
-
-
-def aside(like: Tensor) -> AbstractContextManager[Any]:
-    """Where watching runs: no gradients, no autocast, and tensors that may be changed later."""
-    plain = not torch.is_inference_mode_enabled() and not torch.is_autocast_enabled(like.device.type)
-    return torch.no_grad() if plain else _aside(like)
-
-
-@contextmanager
-def _aside(like: Tensor) -> Iterator[None]:
-    with torch.inference_mode(False), torch.no_grad(), torch.autocast(like.device.type, enabled=False):
-        yield

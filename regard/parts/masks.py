@@ -23,6 +23,7 @@ from regard.parts.bands import (
 )
 from regard.parts.blocks import Blocks, NearBlocks, RandomBlocks
 from regard.parts.joined import And, Combinable, Full, Not, Or
+from regard.parts.trees import Tree
 
 __all__ = [
     "And",
@@ -43,6 +44,7 @@ __all__ = [
     "Prefix",
     "RandomBlocks",
     "Summary",
+    "Tree",
     "causal",
     "chunk",
     "dilated",
@@ -58,6 +60,7 @@ __all__ = [
     "random_blocks",
     "sinks",
     "summary",
+    "tree",
     "window",
 ]
 
@@ -142,3 +145,8 @@ def heads(begin: int, end: int) -> Heads:
 def documents(ids: Tensor) -> Documents:
     """Packed sequences do not see each other; ids by position."""
     return Documents(ids)
+
+
+def tree(parents: Tensor) -> Tree:
+    """Each token sees itself and its ancestors; parents by position, -1 for a root."""
+    return Tree(parents)

@@ -186,7 +186,7 @@ class Choice:
 
 CLOSED = Limit(
     "mechanism",
-    "takes what restates itself in the closed core",
+    "computes dot products with biases and a softcap, intervals of keys, and a softmax",
     lambda request: str(request.closed) if isinstance(request.closed, core.Refusal) else None,
 )
 UNWATCHED = Limit(

@@ -21,12 +21,17 @@ def of_tensors(broken: Callable[[Tensor, core.Plan], str | None]) -> Callable[[R
 
     def hit(request: Request) -> str | None:
         for name, tensor in all_tensors(request.plan).items():
-            found = broken(tensor, request.plan)
-            if found is not None:
-                return f"{name}: {found}"
+            why = broken(tensor, request.plan)
+            if why is not None:
+                return f"{name}: {why}"
         return None
 
     return hit
+
+
+def beside_q(tensor: Tensor, plan: core.Plan) -> str | None:
+    """What is broken where a tensor lies on another device than q."""
+    return None if tensor.device == plan.q.device else f"lies on {tensor.device} and q on {plan.q.device}"
 
 
 def _dtype(tensor: Tensor, plan: core.Plan) -> str | None:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import torch
+from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
 from regard import core
 from regard.run.backend import CLOSED, DENSE_ONLY, UNWATCHED, Backend, Limit, Request
+from regard.run.limits import beside_q, of_tensors
 from regard.run.output import Output
+
+TYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 
 
 def walk(plan: core.Plan, watch: core.Watch | None, output: bool) -> Output:
@@ -46,8 +51,14 @@ def _mask(request: Request) -> str | None:
     return None if seen.is_full() or seen.is_square_causal() else "mask: is neither"
 
 
+def _dtype(tensor: Tensor, plan: core.Plan) -> str | None:
+    return None if tensor.dtype in TYPES else f"is {tensor.dtype}"
+
+
 LIMITS = (
     CLOSED,
+    Limit("devices", "computes where q lies", of_tensors(beside_q)),
+    Limit("dtypes", "takes float64, float32, bfloat16 or float16", of_tensors(_dtype)),
     Limit("score terms", "takes a scaled dot product and nothing else", _terms),
     Limit("score terms", "takes one number as the scale of all heads", _scale),
     Limit(

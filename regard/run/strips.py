@@ -130,20 +130,20 @@ def rectangle(mechanism: Mechanism, x: Inputs, rows: slice, keys: slice) -> Tens
     x, mechanism = prepared(mechanism, x), mechanism.replace(prepare=())
     first_row, last_row, _ = rows.indices(x.q.shape[2])
     first_key, last_key, _ = keys.indices(x.k.shape[2])
-    found: list[Tensor] = []
+    pieces: list[Tensor] = []
 
     def absorb(strip: slice, at: slice, weights: Tensor, _: Tensor | None) -> None:
         cells = weights.new_zeros((*weights.shape[:3], max(0, last_key - first_key)))
         left, right = max(first_key, at.start), min(last_key, at.stop)
         if left < right:
             cells[..., left - first_key : right - first_key] = weights[..., left - at.start : right - at.start]
-        found.append(cells)
+        pieces.append(cells)
 
     attend(mechanism, x, output=False, absorb=absorb, rows=slice(first_row, last_row))
-    if not found:
+    if not pieces:
         nothing = weights_of(mechanism, x.tile(slice(0, 0), slice(0, 0)), None)
         return nothing.new_zeros((*nothing.shape[:3], max(0, last_key - first_key)))
-    return torch.cat(found, 2)
+    return torch.cat(pieces, 2)
 
 
 def _predicate(mechanism: Mechanism, x: Inputs, rows: slice) -> Tensor:

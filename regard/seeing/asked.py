@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from weakref import WeakKeyDictionary
 
@@ -60,21 +60,13 @@ def _without_repeats(
     groups: list[tuple[core.CoreStatistic, ...]],
 ) -> tuple[tuple[core.CoreStatistic, ...], list[tuple[int, ...]]]:
     """The distinct records, and where each group's are among them: one record twice, or two of a kind without data."""
-    kept: list[core.CoreStatistic] = []
-    at: list[tuple[int, ...]] = []
-    for group in groups:
-        where = []
-        for record in group:
-            same = (i for i, other in enumerate(kept) if other is record or _alike(record, other))
-            index = next(same, len(kept))
-            if index == len(kept):
-                kept.append(record)
-            where.append(index)
-        at.append(tuple(where))
-    return tuple(kept), at
+    index: dict[Hashable, int] = {}
+    at = [tuple(index.setdefault(_what(record), len(index)) for record in group) for group in groups]
+    records = {_what(record): record for group in groups for record in group}
+    return tuple(records[what] for what in index), at
 
 
-def _alike(a: core.CoreStatistic, b: core.CoreStatistic) -> bool:
-    """Whether two records ask for the same, as far as can be told without comparing tensors."""
-    values = [tuple(vars(record).values()) for record in (a, b)]
-    return type(a) is type(b) and not any(isinstance(x, Tensor) for x in values[0]) and values[0] == values[1]
+def _what(record: core.CoreStatistic) -> Hashable:
+    """The same for records that ask for the same, as far as can be told without comparing tensors."""
+    values = tuple(vars(record).values())
+    return id(record) if any(isinstance(x, Tensor) for x in values) else (type(record), *values)

@@ -37,6 +37,16 @@ class Reduced:
     walked: Walked
 
 
+@dataclass(frozen=True, eq=False)
+class Ready:
+    """A call that one walk reduces whole: what is asked of it, its step, and that step's backend and plan."""
+
+    wanted: Asked
+    step: Step
+    backend: Backend
+    plan: core.Plan
+
+
 @dataclass(eq=False)
 class Watching:
     """The live states of one layer's statistics; `fused` are the backends to try, in turn, before strips.
@@ -84,9 +94,7 @@ class Watching:
         for of in self._weightings:
             scale = key_scale if of == "norm" else None
             wanted = asked(self.statistics, of, view, rows)
-            for label in wanted.undefined:
-                self.undefined[label] = wanted.undefined[label]
-                self.states.pop(label, None)
+            self._leave_out(wanted)
             now = step(mechanism, x, at, wanted, self.fused, self.kept is not None, scale)
             result = self._walk(now, wanted, at)
             if result is not None:
@@ -97,6 +105,29 @@ class Watching:
             if self.kept is not None and of == self._weightings[0]:
                 self._keep(self.kept, mechanism, x, at, now.lowered, result)
         return next((result.out for result in states if result.out is not None), None)
+
+    def ready(self, mechanism: Mechanism, x: Inputs, at: Where) -> Ready | None:
+        """What one walk of a fused backend is to reduce of a call; None where one walk is not all that it takes."""
+        if mechanism.prepare or x.v is not None or self._weightings != ("weights",):
+            return None
+        wanted = asked(self.statistics, "weights", at.view, at.rows)
+        now = step(mechanism, x, at, wanted, self.fused, self.kept is not None)
+        if wanted.open or now.backend is None or now.watch is None or isinstance(now.lowered, core.Refusal):
+            return None
+        return Ready(wanted, now, now.backend, now.lowered)
+
+    def take(self, q: Tensor, k: Tensor, at: Where, ready: Ready, result: Output) -> None:
+        """Take in what a walk gave for a call that is ready, or for one of the same step with these tensors."""
+        self._leave_out(ready.wanted)
+        self._took(ready.step, ready.wanted, at, result)
+        if self.kept is not None:
+            self.kept.add(ready.plan.over(q, k, None), at.rows, at.first_key, (result.row_max, result.row_log_sum))
+
+    def _leave_out(self, wanted: Asked) -> None:
+        """Drop the statistics that mean nothing in a call."""
+        for label in wanted.undefined:
+            self.undefined[label] = wanted.undefined[label]
+            self.states.pop(label, None)
 
     @cached_property
     def _weightings(self) -> tuple[Of, ...]:
@@ -134,20 +165,26 @@ class Watching:
 
     def _walk(self, now: Step, wanted: Asked, at: Where) -> Output | None:
         """Reduce on a fused backend what states core records; None where there is none that can."""
-        if now.passed_over:
-            self.passed_over |= now.passed_over
         if now.backend is None:
+            self.passed_over |= now.passed_over
             return None
         plan = now.lowered
         assert isinstance(plan, core.Plan)
         result = now.backend.walk(plan, now.watch, plan.v is not None)
+        self._took(now, wanted, at, result)
+        return result
+
+    def _took(self, now: Step, wanted: Asked, at: Where, result: Output) -> None:
+        """Note who walked a call; what it gave is merged when it is asked for, or when another call comes."""
+        assert now.backend is not None and isinstance(now.lowered, core.Plan)
+        if now.passed_over:
+            self.passed_over |= now.passed_over
         self.used.add(now.backend.name)
         if result.out is not None:
             self.output_by.add(now.backend.name)
-        walked = Walked(at.view, at.rows, plan.ranges, wanted.counted)
+        walked = Walked(at.view, at.rows, now.lowered.ranges, wanted.counted)
         _ = self.states
         self._latest.append(Reduced(wanted, result.statistics, walked))
-        return result
 
     # ---- strips -------------------------------------------------------------------------------------------------
 

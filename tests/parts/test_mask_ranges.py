@@ -16,6 +16,7 @@ from regard.parts.defaults import mechanism_with
 from regard.parts.masks import And, Band, Blocks, Full, Not, Or
 
 DOCUMENTS = torch.tensor([[0, 0, 0, 1, 1, 2, 2, 2, 2, 3] + [4] * 30])
+PARENTS = torch.tensor([-1, 0, 0, 1, 1, 2, 5, 5, -1, 8, *range(9, 39)])
 LAYOUT = torch.tensor([[[True, False, True], [False, True, False], [True, True, True]]])
 
 SIMPLE: list[Mask] = [
@@ -41,6 +42,7 @@ SIMPLE: list[Mask] = [
     masks.random_blocks(2, 2, 12),
     masks.heads(1, 2),
     masks.documents(DOCUMENTS),
+    masks.tree(PARENTS),
     Blocks(LAYOUT, 4),
 ]
 COMBINED: list[Mask] = [

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from regard.core import ranges
+from regard.errors import UserError
 from regard.inputs import Inputs, inputs
 from regard.lower import encode_mask, ranges_of
 from regard.mechanism import Mask
@@ -150,3 +151,28 @@ def test_a_mask_that_reads_positions_wants_them() -> None:
     q, k = torch.randn(1, 1, 2, 4), torch.randn(1, 1, 5, 4)
     with pytest.raises(ValueError, match="2 queries on 5 keys do not say theirs"):
         ranges_of(masks.window(2), inputs(q, k))
+
+
+def test_the_branches_of_a_tree_do_not_see_each_other() -> None:
+    #      0
+    #    1   2      two drafts of what follows token 0, the first of them with two drafts of what follows it
+    #   3 4
+    tree = masks.tree(torch.tensor([-1, 0, 0, 1, 1]))
+    wanted = torch.tensor([[1, 0, 0, 0, 0], [1, 1, 0, 0, 0], [1, 0, 1, 0, 0], [1, 1, 0, 1, 0], [1, 1, 0, 0, 1]]).bool()
+    assert torch.equal(dense(tree, example(5, 5, 0))[0, 0], wanted)
+    chain = masks.tree(torch.arange(5) - 1)
+    assert torch.equal(dense(chain, example(5, 5, 0)), dense(masks.causal(), example(5, 5, 0)))
+
+
+@pytest.mark.parametrize(
+    ("parents", "said"),
+    [
+        (torch.tensor([-1, 1]), "token 1 has parent 1"),
+        (torch.tensor([-2]), "token 0 has parent -2"),
+        (torch.tensor([0.0]), "parents are integers"),
+        (torch.tensor([[-1]]), "parents are integers"),
+    ],
+)
+def test_a_tree_of_other_parents_is_refused(parents: torch.Tensor, said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        masks.tree(parents)

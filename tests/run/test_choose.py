@@ -63,7 +63,7 @@ UNKNOWN = torch.full((1, 100), -(1 << 62))
 FOREIGN: Any = Foreign()
 REFUSED = core.Refusal("Sigmoid", "is not a softmax")
 BROKEN: list[tuple[str, Callable[[], Request], str]] = [
-    ("native", lambda: Request(lambda: REFUSED), "Sigmoid: is not a softmax; native takes what restates itself"),
+    ("native", lambda: Request(lambda: REFUSED), "Sigmoid: is not a softmax; native computes dot products"),
     ("native", lambda: changed(q=PLAN.q.to("meta")), "q: lies on meta; native computes on the CPU"),
     ("native", lambda: changed(q=PLAN.q.double()), "q: is torch.float64; native takes float32"),
     ("native", lambda: changed(k=PLAN.k.half()), "k: is torch.float16 and q torch.float32; native takes"),
@@ -96,7 +96,7 @@ BROKEN: list[tuple[str, Callable[[], Request], str]] = [
         "Pool: is asked for on 2 documents; native",
     ),
     ("native", lambda: changed(documents=1, needs_grad=True), "gradients: are asked for on packed documents; native"),
-    ("triton", lambda: Request(lambda: REFUSED), "Sigmoid: is not a softmax; triton takes what restates itself"),
+    ("triton", lambda: Request(lambda: REFUSED), "Sigmoid: is not a softmax; triton computes dot products"),
     ("triton", lambda: changed(k=PLAN.k.to("meta")), "k: lies on meta and q on cpu; triton computes where q lies"),
     ("triton", lambda: changed(q=PLAN.q.double()), "q: is torch.float64; triton takes float32"),
     ("triton", lambda: changed(v=torch.zeros(1, 2, 100, 600)), "v: is 600 wide; triton takes heads 1 to 512 wide"),
@@ -118,7 +118,9 @@ BROKEN: list[tuple[str, Callable[[], Request], str]] = [
     ("triton", lambda: changed(watching(core.DistanceHistogram(65))), "DistanceHistogram: has 65 bins; triton"),
     ("triton", lambda: changed(watching(*[core.RowDistance()] * 33)), "Watch: has 33 sums per row; triton takes 32"),
     ("triton", lambda: changed(documents=1, needs_grad=True), "gradients: are asked for on packed documents; triton"),
-    ("sdpa", lambda: Request(lambda: REFUSED), "Sigmoid: is not a softmax; sdpa takes what restates itself"),
+    ("sdpa", lambda: Request(lambda: REFUSED), "Sigmoid: is not a softmax; sdpa computes dot products"),
+    ("sdpa", lambda: changed(k=PLAN.k.to("meta")), "k: lies on meta and q on cpu; sdpa computes where q lies"),
+    ("sdpa", lambda: changed(q=PLAN.q.to(torch.float8_e4m3fn)), "q: is torch.float8_e4m3fn; sdpa takes float64"),
     ("sdpa", lambda: changed(terms=(DOT, core.Softcap(3.0))), "Softcap: is a further score term; sdpa takes"),
     ("sdpa", lambda: changed(terms=(core.Dot(torch.ones(4)),)), "Dot: has a tensor for its scale; sdpa takes one"),
     ("sdpa", lambda: changed(softmax=core.Softmax(torch.zeros(4))), "Softmax: has a sink; sdpa takes a softmax"),

@@ -30,6 +30,7 @@ def dense_statistics(
         "mass": a.sum(-1),
         "sink": (a * (key_positions < sink)[:, None, None]).sum(-1),
         "distance": (a * distance).sum(-1),
+        "own": (a * (query_positions[:, :, None] == key_positions[:, None])[:, None]).sum(-1),
         "previous": (a * ((query_positions[:, :, None] - 1) == key_positions[:, None])[:, None]).sum(-1),
         "received": a.sum(-2),
         "top": torch.nn.functional.pad(a, (0, k)).sort(dim=-1, descending=True, stable=True).values[..., :k],

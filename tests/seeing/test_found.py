@@ -66,7 +66,9 @@ def test_a_statistic_is_one_file(added: None, tmp_path: Path) -> None:
 
 
 def test_every_statistic_is_found_once_and_says_what_it_is() -> None:
-    names = "entropy span max top mass sink special distance distances context previous duplicate induction received"
+    names = (
+        "entropy span max top mass sink special distance distances context own previous duplicate induction received"
+    )
     assert list(statistics.every()) == [*names.split(), "overview"]
     for kind in statistics.every().values():
         assert kind.title and kind.formula and kind.unit and kind.__doc__

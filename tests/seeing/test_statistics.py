@@ -7,7 +7,7 @@ from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import reduce
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -19,6 +19,7 @@ import regard
 from regard.inputs import Inputs, inputs
 from regard.parts import masks
 from regard.parts.defaults import mechanism_with
+from regard.run.choose import observers
 from regard.seeing.statistics import (
     DistanceHistogram,
     EffectiveContext,
@@ -26,6 +27,7 @@ from regard.seeing.statistics import (
     Induction,
     Maximum,
     Overview,
+    OwnToken,
     Received,
     SinkMass,
     TopK,
@@ -123,7 +125,7 @@ def test_statistics_equal_dense_ones(length: int, kind: str) -> None:
     )
     bounds = {"entropy": 1e-5 * (1 + math.log(length)), "received": 1e-5 * length, "distance": 1e-5 * length}
     bounds["span"] = 1e-5 * (1 + math.log(length)) * length
-    for statistic in standard(resolution=4):
+    for statistic in (*standard(resolution=4), OwnToken()):
         if statistic.name == "mass" and kind != "subunit":
             assert statistic.undefined(view) is not None
             continue
@@ -383,3 +385,16 @@ def test_the_token_after_a_row_follows_its_own_slot_and_is_no_induction() -> Non
     part = Block(weights, None, slice(0, 4), slice(0, 4), over, over)
     rows = Induction().finish(Induction().of_block(part, view), view)["rows"][0, 0]
     assert torch.allclose(rows, torch.tensor([0.4, 0.0, 0.2, 0.0]))
+
+
+@pytest.mark.parametrize("fused", [(), observers()], ids=["strips", "fused"])
+def test_mass_on_the_own_token_is_the_diagonal(fused: tuple[Any, ...]) -> None:
+    make = torch.Generator().manual_seed(0)
+    q, k = (torch.randn(B, H, 9, 8, generator=make) for _ in range(2))
+    own, whole = Watching((OwnToken(),), fused), axis(9)
+    own.absorb(
+        mechanism_with("causal", "", mask=masks.causal()), inputs(q, k), view_of(whole, whole), slice(0, 9), 0, None
+    )
+    rows = own.finish(view_of(whole, whole))[0]["own"]["rows"]
+    assert torch.allclose(rows, regard.weights(q, k, "causal").diagonal(dim1=-2, dim2=-1), atol=1e-6)
+    assert OwnToken().undefined(view_of(whole, axis(5))) is not None

@@ -95,8 +95,8 @@ def _rows_of(plan: core.Plan) -> Rows | None:
 def _compiled(
     plan: core.Plan, layout: Paged, sequences: Tensor, rows: Tensor | None, start: Tensor, others: list[int]
 ) -> Rows:
-    found = record(plan, layout, sequences, start)
-    return Rows(sequences.tolist(), rows, others, found.raw, found.alive)
+    made = record(plan, layout, sequences, start)
+    return Rows(sequences.tolist(), rows, others, made.raw, made.alive)
 
 
 def record(plan: core.Plan, layout: Paged, sequences: Tensor, start: Tensor) -> Compiled:

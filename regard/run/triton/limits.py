@@ -6,7 +6,7 @@ from torch import Tensor
 
 from regard import core
 from regard.run.backend import CLOSED, Limit, Request
-from regard.run.limits import DTYPES, POSITIONS, STATISTICS, TERMS, gradients, most_sums, of_tensors
+from regard.run.limits import DTYPES, POSITIONS, STATISTICS, TERMS, beside_q, gradients, most_sums, of_tensors
 from regard.run.triton.available import why_unavailable
 from regard.run.triton.shapes import WIDEST
 
@@ -19,24 +19,20 @@ def _machine(request: Request) -> str | None:
     return None if isinstance(request.closed, core.Refusal) else why_unavailable(request.plan.q.device)
 
 
-def _device(tensor: Tensor, plan: core.Plan) -> str | None:
-    return None if tensor.device == plan.q.device else f"lies on {tensor.device} and q on {plan.q.device}"
-
-
 def _width(tensor: Tensor, plan: core.Plan) -> str | None:
     return None if 0 < tensor.shape[-1] <= WIDEST else f"is {tensor.shape[-1]} wide"
 
 
 def _top(request: Request) -> str | None:
-    found = [s.k for s in request.statistics if isinstance(s, core.TopK) and not 1 <= s.k <= MAX_TOP]
-    return f"TopK: keeps {found[0]} links a row" if found else None
+    beyond = [s.k for s in request.statistics if isinstance(s, core.TopK) and not 1 <= s.k <= MAX_TOP]
+    return f"TopK: keeps {beyond[0]} links a row" if beyond else None
 
 
 def _bins(request: Request) -> str | None:
-    found = [
+    beyond = [
         s.bins for s in request.statistics if isinstance(s, core.DistanceHistogram) and not 1 <= s.bins <= MAX_BINS
     ]
-    return f"DistanceHistogram: has {found[0]} bins" if found else None
+    return f"DistanceHistogram: has {beyond[0]} bins" if beyond else None
 
 
 def _packed(request: Request) -> str | None:
@@ -50,7 +46,7 @@ def _packed(request: Request) -> str | None:
 LIMITS = (
     CLOSED,
     Limit("machine", "needs an NVIDIA GPU of Ampere or newer, and triton 3.7 or newer", _machine),
-    Limit("devices", "computes where q lies", of_tensors(_device)),
+    Limit("devices", "computes where q lies", of_tensors(beside_q)),
     DTYPES,
     Limit("widths", f"takes heads 1 to {WIDEST} wide", of_tensors(_width)),
     TERMS,

@@ -23,6 +23,7 @@ from regard.seeing.statistics.links import Maximum, TopK
 from regard.seeing.statistics.masses import RowMass, SinkMass, SpecialMass
 from regard.seeing.statistics.matches import DuplicateToken, Induction, PreviousToken
 from regard.seeing.statistics.overview import Overview
+from regard.seeing.statistics.own_token import OwnToken
 from regard.seeing.statistics.received import Received
 from regard.seeing.statistics.spread import EffectiveSpan, Entropy
 from regard.statistic import Statistic
@@ -37,6 +38,7 @@ __all__ = [
     "Maximum",
     "MeanDistance",
     "Overview",
+    "OwnToken",
     "PreviousToken",
     "Received",
     "RowMass",

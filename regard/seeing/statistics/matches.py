@@ -25,10 +25,10 @@ class PreviousToken(RowStatistic):
     needs: ClassVar[frozenset[Need]] = SAME_AXIS
 
     def of_rows(self, block: Block, view: View) -> Tensor:
-        return (block.weights * _shifted(block, -1)).sum(-1)
+        return (block.weights * shifted(block, -1)).sum(-1)
 
     def core(self, view: View, rows: slice) -> tuple[core.CoreStatistic, ...]:
-        return (_at_distance(view, rows, -1),)
+        return (at_distance(view, rows, -1),)
 
     def counted_rows(self, view: View) -> Tensor:
         return view.query.valid & (view.query.positions > 0)
@@ -47,12 +47,12 @@ class DuplicateToken(RowStatistic):
     def of_rows(self, block: Block, view: View) -> Tensor:
         assert block.query.ids is not None and block.key.ids is not None
         same = _equal(block.query.ids, block.key.ids)
-        return (block.weights * (same & ~_shifted(block, 0))).sum(-1)
+        return (block.weights * (same & ~shifted(block, 0))).sum(-1)
 
     def core(self, view: View, rows: slice) -> tuple[core.CoreStatistic, ...]:
         assert view.query.ids is not None and view.key.ids is not None
         same = core.RowMatch(_int32(view.query.ids[:, rows]), _int32(view.key.ids))
-        return (same, _at_distance(view, rows, 0))
+        return (same, at_distance(view, rows, 0))
 
     def of_results(self, results: tuple[Any, ...], call: Walked) -> Growing:
         return _difference(results, call)
@@ -78,12 +78,12 @@ class Induction(RowStatistic):
     def of_rows(self, block: Block, view: View) -> Tensor:
         assert block.query.ids is not None
         follows = _equal(block.query.ids, id_before(view.key)[:, block.keys])
-        return (block.weights * (follows & ~_shifted(block, 1))).sum(-1)
+        return (block.weights * (follows & ~shifted(block, 1))).sum(-1)
 
     def core(self, view: View, rows: slice) -> tuple[core.CoreStatistic, ...]:
         assert view.query.ids is not None
         follows = core.RowMatch(_int32(view.query.ids[:, rows]), _int32(id_before(view.key)))
-        return (follows, _at_distance(view, rows, 1))
+        return (follows, at_distance(view, rows, 1))
 
     def of_results(self, results: tuple[Any, ...], call: Walked) -> Growing:
         return _difference(results, call)
@@ -126,12 +126,12 @@ def _equal(query_labels: Tensor, key_labels: Tensor) -> Tensor:
     return query_labels[:, None, :, None] == key_labels[:, None, None, :]
 
 
-def _shifted(block: Block, by: int) -> Tensor:
+def shifted(block: Block, by: int) -> Tensor:
     """bool [B,1,rows,keys]: p_j = p_i + by."""
     return _equal(block.query.positions + by, block.key.positions)
 
 
-def _at_distance(view: View, rows: slice, by: int) -> core.RowMatch:
+def at_distance(view: View, rows: slice, by: int) -> core.RowMatch:
     """Σ_j a_ij [p_j = p_i + by] as a core record."""
     return core.RowMatch(_int32(view.query.positions[:, rows] + by), _int32(view.key.positions))
 

@@ -47,10 +47,12 @@ void append(std::vector<char>& bytes, const std::vector<T>& x) {
 
 // Causal attention with every statistic that sums over rows, then its gradients; all results as bytes.
 std::vector<char> attention(int threads) {
-  auto q = random(HEADS * TOKENS * WIDTH, 1), k = random(GROUPS * TOKENS * WIDTH, 2), v = random(GROUPS * TOKENS * WIDTH, 3);
+  auto q = random(HEADS * TOKENS * WIDTH, 1), k = random(GROUPS * TOKENS * WIDTH, 2),
+       v = random(GROUPS * TOKENS * WIDTH, 3);
   auto grad_out = random(HEADS * TOKENS * WIDTH, 4);
   std::vector<float> out(q.size()), row_max(HEADS * TOKENS), row_log_sum(HEADS * TOKENS), entropy(HEADS * TOKENS);
-  std::vector<float> grad_q(q.size()), grad_k(q.size()), grad_v(q.size()), top(HEADS * TOKENS * TOP), most(HEADS * CELLS * CELLS);
+  std::vector<float> grad_q(q.size()), grad_k(q.size()), grad_v(q.size()), top(HEADS * TOKENS * TOP),
+      most(HEADS * CELLS * CELLS);
   std::vector<int> top_keys(HEADS * TOKENS * TOP), start(TOKENS, 0), stop(TOKENS);
   std::vector<int64_t> positions(TOKENS);
   std::vector<double> mass(HEADS * TOKENS), bins(HEADS * BINS), cells(HEADS * CELLS * CELLS);
@@ -73,9 +75,23 @@ std::vector<char> attention(int threads) {
   statistics[0] = {Statistic::entropy, 0, 0, 0, 0, {}, {}, view(entropy, Type::f32, {1, HEADS, TOKENS}), {}};
   statistics[1] = {Statistic::column_mass, 0, 0, 0, 0, {}, {}, view(mass, Type::f64, {1, HEADS, TOKENS}), {}};
   statistics[2] = {Statistic::histogram, BINS, 0, 0, 0, {}, {}, view(bins, Type::f64, {1, HEADS, BINS}), {}};
-  statistics[3] = {Statistic::topk, TOP, 0, 0, 0, {}, {}, view(top, Type::f32, {1, HEADS, TOKENS, TOP}),
+  statistics[3] = {Statistic::topk,
+                   TOP,
+                   0,
+                   0,
+                   0,
+                   {},
+                   {},
+                   view(top, Type::f32, {1, HEADS, TOKENS, TOP}),
                    view(top_keys, Type::i32, {1, HEADS, TOKENS, TOP})};
-  statistics[4] = {Statistic::pool, 0, SHIFT, SHIFT, 0, {}, {}, view(cells, Type::f64, {1, HEADS, CELLS, CELLS}),
+  statistics[4] = {Statistic::pool,
+                   0,
+                   SHIFT,
+                   SHIFT,
+                   0,
+                   {},
+                   {},
+                   view(cells, Type::f64, {1, HEADS, CELLS, CELLS}),
                    view(most, Type::f32, {1, HEADS, CELLS, CELLS})};
   call.statistics = statistics.data();
   call.num_statistics = static_cast<int>(statistics.size());
@@ -87,7 +103,8 @@ std::vector<char> attention(int threads) {
   call.grad_v = view(grad_v, Type::f32, {1, HEADS, TOKENS, WIDTH});
   backward(call, threads);
   std::vector<char> bytes;
-  for (const auto* x : {&out, &row_max, &row_log_sum, &entropy, &top, &most, &grad_q, &grad_k, &grad_v}) append(bytes, *x);
+  for (const auto* x : {&out, &row_max, &row_log_sum, &entropy, &top, &most, &grad_q, &grad_k, &grad_v})
+    append(bytes, *x);
   for (const auto* x : {&mass, &bins, &cells}) append(bytes, *x);
   append(bytes, top_keys);
   return bytes;
@@ -120,8 +137,8 @@ std::vector<char> decoding(int threads) {
 std::vector<char> product(int threads) {
   auto x = random(ROWS * WIDTH, 8), weights = random((OUTPUTS + PANEL - 1) / PANEL * PANEL * WIDTH, 9);
   std::vector<float> y(ROWS * OUTPUTS);
-  multiply_packed({weights.data(), Stored::f32, nullptr, nullptr, WIDTH, OUTPUTS}, {x.data(), WIDTH, ROWS, WIDTH}, y.data(), OUTPUTS,
-                  Into::store, threads);
+  multiply_packed({weights.data(), Stored::f32, nullptr, nullptr, WIDTH, OUTPUTS}, {x.data(), WIDTH, ROWS, WIDTH},
+                  y.data(), OUTPUTS, Into::store, threads);
   std::vector<char> bytes;
   append(bytes, y);
   return bytes;
@@ -143,6 +160,7 @@ int main() {
   caller(&failures[0]);
   other.join();
   wrong = failures[0] + failures[1];
-  std::printf(wrong ? "%d results differ from those of one thread\n" : "no result differs from those of one thread\n", wrong);
+  std::printf(wrong ? "%d results differ from those of one thread\n" : "no result differs from those of one thread\n",
+              wrong);
   return wrong != 0;
 }

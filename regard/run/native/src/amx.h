@@ -215,9 +215,8 @@ REGARD_STEP void sum_f32(const char* x, const float* w, int64_t depth, char* spl
     char* parts = split + (stay ? step : step % 2) * 3 * STEP_BYTES;
     if (fresh) {
       const float* from = w + step * PAIRED * PANEL;
-        split_weights(from, depth - step * PAIRED, parts);
-    } else {
-      }
+      split_weights(from, depth - step * PAIRED, parts);
+    }
     for (int part = 0; part < 3; ++part) add_parts<PAIR, false>(x, x_tile, 3 - part, parts + part * STEP_BYTES);
   }
   store_sums<PAIR>(z);
@@ -254,7 +253,8 @@ REGARD_STEP void sum_bytes(const char* x, const char* w, int64_t depth, int* z) 
 
 static void scale_sums(const PackedProduct& call, int64_t panel, int64_t first_row, int rows, float* z) {
   const int64_t depth = filled(call.weights.depth, QUADS), tiles = (call.rows + TILE - 1) / TILE;
-  const float* of_row = reinterpret_cast<const float*>(static_cast<const char*>(call.x) + tiles * depth / QUADS * TILE_BYTES);
+  const float* of_row =
+      reinterpret_cast<const float*>(static_cast<const char*>(call.x) + tiles * depth / QUADS * TILE_BYTES);
   alignas(64) float of_output[PANEL] = {};
   const int64_t first = panel * PANEL;
   for (int64_t n = 0; n < PANEL && first + n < call.weights.outputs; ++n) of_output[n] = call.weights.scale[first + n];
@@ -270,8 +270,11 @@ static void panel_of_rows(const PackedProduct& call, Unit& unit, int64_t panel, 
   const Weights& weights = call.weights;
   const int64_t depth = weights.depth;
   const bool bytes = weights.stored == Stored::i8x8, floats = weights.stored == Stored::f32;
-  const int64_t x_tile = bytes ? filled(depth, QUADS) / QUADS * TILE_BYTES : filled(depth, PAIRED) / PAIRED * 3 * TILE_BYTES;
-  const int64_t panel_bytes = bytes ? filled(depth, QUADS) * PANEL : floats ? depth * PANEL * 4 : filled(depth, PAIRED) * PANEL * 2;
+  const int64_t x_tile =
+      bytes ? filled(depth, QUADS) / QUADS * TILE_BYTES : filled(depth, PAIRED) / PAIRED * 3 * TILE_BYTES;
+  const int64_t panel_bytes = bytes    ? filled(depth, QUADS) * PANEL
+                              : floats ? depth * PANEL * 4
+                                       : filled(depth, PAIRED) * PANEL * 2;
   const char* w = static_cast<const char*>(weights.panels) + panel * panel_bytes;
   const bool stay = last - first > 2 * TILE;
   char* split = nullptr;
@@ -291,7 +294,8 @@ static void panel_of_rows(const PackedProduct& call, Unit& unit, int64_t panel, 
     } else if (floats) {
       const float* from = reinterpret_cast<const float*>(w);
       const bool fresh = row == first;
-      pair ? sum_f32<true>(x, from, depth, split, fresh, stay, z) : sum_f32<false>(x, from, depth, split, fresh, stay, z);
+      pair ? sum_f32<true>(x, from, depth, split, fresh, stay, z)
+           : sum_f32<false>(x, from, depth, split, fresh, stay, z);
     } else {
       pair ? sum_bf16<true>(x, w, depth, z) : sum_bf16<false>(x, w, depth, z);
     }

@@ -23,7 +23,8 @@ struct Wanted {  // what a call asks of each block
   const Statistic* histogram = nullptr;
   const Statistic* pool = nullptr;
 
-  explicit Wanted(const Call& call) : output(call.out), watched(call.num_statistics > 0), sweeps(false), log(false), keyed_max(false) {
+  explicit Wanted(const Call& call)
+      : output(call.out), watched(call.num_statistics > 0), sweeps(false), log(false), keyed_max(false) {
     for (int i = 0; i < call.num_statistics; ++i) {
       const Statistic& s = call.statistics[i];
       log = log || s.kind == Statistic::entropy;
@@ -90,8 +91,8 @@ struct Finished {  // per row: 1 / L for the output, the same for statistics (0 
     done.log_total[row] = seen || is_nan ? total : 0;
     done.share[row] = seen ? share : 0;
     done.inverse[row] = seen || is_nan ? static_cast<float>(__builtin_exp(-total)) : 0;
-    const bool counted = row < rows.block.rows &&
-        (!call.counted || *call.counted.at<const uint8_t>(rows.block.batch, rows.block.query[row]) != 0);
+    const bool counted = row < rows.block.rows && (!call.counted || *call.counted.at<const uint8_t>(
+                                                                        rows.block.batch, rows.block.query[row]) != 0);
     done.counted_inverse[row] = counted ? done.inverse[row] : 0;
   }
   return done;
@@ -136,7 +137,8 @@ REGARD_STEP void write_rows(const Rows& rows, const RowState& state, const Finis
   const double* extra = state.sums + first_extra * BLOCK_ROWS;
   for (int i = 0; i < call.num_statistics; ++i) {
     const Statistic& wanted = call.statistics[i];
-    const bool is_sum = wanted.kind == Statistic::sum || wanted.kind == Statistic::match || wanted.kind == Statistic::distance;
+    const bool is_sum =
+        wanted.kind == Statistic::sum || wanted.kind == Statistic::match || wanted.kind == Statistic::distance;
     const bool is_max = wanted.kind == Statistic::max && !call.key_scale;
     if (!is_sum && !is_max && wanted.kind != Statistic::entropy) continue;
     for (int row = 0; row < block.rows; ++row) {
@@ -146,7 +148,8 @@ REGARD_STEP void write_rows(const Rows& rows, const RowState& state, const Finis
         if (is_sum) value = static_cast<float>(extra[row] * inverse);
         if (is_max) value = static_cast<float>(__builtin_exp(above(state, row) - done.log_total[row]));
         if (wanted.kind == Statistic::entropy) {
-          const double entropy = done.log_total[row] * done.share[row] - state.sums[log_sum * BLOCK_ROWS + row] * inverse;
+          const double entropy =
+              done.log_total[row] * done.share[row] - state.sums[log_sum * BLOCK_ROWS + row] * inverse;
           value = entropy > 0 ? static_cast<float>(entropy) : entropy != entropy ? static_cast<float>(entropy) : 0.f;
         }
       }
@@ -225,7 +228,8 @@ static void sweep(Rows& rows, const Wanted& wanted, const Kept& kept, RowState& 
     for (int v = 0; v < rows.vectors; ++v) {
       vf factor = load(inverse + v * W);
       if (kept.all) {
-        const vf change = max(splat(LOWEST), load(kept.reference + i * BLOCK_ROWS + v * W) - load(state.safe_reference + v * W));
+        const vf change =
+            max(splat(LOWEST), load(kept.reference + i * BLOCK_ROWS + v * W) - load(state.safe_reference + v * W));
         factor = exponential(change) * factor;
       }
       store(to.factor + v * W, factor);
@@ -252,7 +256,8 @@ static void attend_block(Rows& rows, const Wanted& wanted, const Slab& slab) {
   Kept kept;
   kept.all = wanted.sweeps && rows.walk.total <= KEPT_KEYS;
   kept.e = scratch.floats(Scratch::scores, (kept.all ? rows.walk.total + CHUNK : CHUNK) * rows.lanes);
-  if (kept.all) kept.reference = scratch.floats(Scratch::references, static_cast<size_t>(rows.walk.num_chunks) * BLOCK_ROWS);
+  if (kept.all)
+    kept.reference = scratch.floats(Scratch::references, static_cast<size_t>(rows.walk.num_chunks) * BLOCK_ROWS);
   Bounds bounds;
   if (wanted.topk && !call.key_scale) {
     bounds.k = static_cast<int>(wanted.topk->size);

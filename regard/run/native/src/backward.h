@@ -36,7 +36,8 @@ static void read_rows(const Rows& rows, RowGradients& state) {
     const float m = *call.row_max.at<float>(block.batch, head, query);
     if (!(m > minus_infinity())) continue;
     state.reference[row] = m;
-    state.inverse[row] = static_cast<float>(__builtin_exp(-double{*call.row_log_sum.at<float>(block.batch, head, query)}));
+    state.inverse[row] =
+        static_cast<float>(__builtin_exp(-double{*call.row_log_sum.at<float>(block.batch, head, query)}));
     const float* o = float_rows(call.out, block.batch, head, query, 1, width, out).data;
     const float* g = float_rows(call.grad_out, block.batch, head, query, 1, width, out + width).data;
     double delta = 0;
@@ -92,7 +93,8 @@ static void backward_block(Rows& rows) {
     for (int r = 0; r < chunk.num_runs; ++r) {
       const Run& run = rows.walk.runs[chunk.first_run + r];
       const Operand v = values_of(call, scratch, rows.block, run);
-      multiply<false>(run.length, rows.vectors, v, grad_columns, lanes, ds + int64_t{run.place} * lanes, lanes, value_width);
+      multiply<false>(run.length, rows.vectors, v, grad_columns, lanes, ds + int64_t{run.place} * lanes, lanes,
+                      value_width);
     }
     score_gradients(rows, state, chunk.count, p, ds, slope);
     for (int r = 0; r < chunk.num_runs; ++r) {
@@ -101,9 +103,11 @@ static void backward_block(Rows& rows) {
       const Operand k = keys_of(call, scratch, rows.block, run);
       multiply<true>(key_width, rows.vectors, {k.data, 1, k.row}, ds_run, lanes, grad_query, lanes, run.length);
       multiply<true>(run.length, static_cast<int>(padded(key_width) / W), {ds_run, lanes, 1}, query_rows,
-                     padded(key_width), call.grad_k.at<float>(batch, head, run.key), padded(key_width), rows.block.rows);
+                     padded(key_width), call.grad_k.at<float>(batch, head, run.key), padded(key_width),
+                     rows.block.rows);
       multiply<true>(run.length, static_cast<int>(padded(value_width) / W), {p_run, lanes, 1}, grad_rows,
-                     padded(value_width), call.grad_v.at<float>(batch, head, run.key), padded(value_width), rows.block.rows);
+                     padded(value_width), call.grad_v.at<float>(batch, head, run.key), padded(value_width),
+                     rows.block.rows);
     }
   }
   const float scale = call.head_scale ? *call.head_scale.at<const float>(head) : call.scale;

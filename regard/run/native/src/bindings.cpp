@@ -61,8 +61,8 @@ void run_again(const OwnedCall& like, const std::array<uintptr_t, 6>& addresses,
 }
 
 // The same with statistics: addresses of the results of each, two apiece (0 where there is no second).
-void watch_again(const OwnedCall& like, const std::array<uintptr_t, 6>& addresses, const std::vector<uintptr_t>& results,
-                 int threads) {
+void watch_again(const OwnedCall& like, const std::array<uintptr_t, 6>& addresses,
+                 const std::vector<uintptr_t>& results, int threads) {
   OwnedCall call = like;
   for (size_t i = 0; i < call.statistic_list.size(); ++i) {
     call.statistic_list[i].result.address = results[2 * i];
@@ -111,12 +111,11 @@ NB_MODULE(_core, m) {
       .def_rw("scale", &OwnedCall::scale)
       .def_rw("key_scale", &OwnedCall::key_scale)
       .def_rw("counted", &OwnedCall::counted)
-      .def("term", [](OwnedCall& call, int kind, float number, View tensor) {
-        call.term_list.push_back({static_cast<Term::Kind>(kind), number, tensor});
-      })
+      .def("term", [](OwnedCall& call, int kind, float number,
+                      View tensor) { call.term_list.push_back({static_cast<Term::Kind>(kind), number, tensor}); })
       .def("statistic",
-           [](OwnedCall& call, int kind, int64_t size, std::array<int64_t, 3> cell, View first, View second, View result,
-              View second_result) {
+           [](OwnedCall& call, int kind, int64_t size, std::array<int64_t, 3> cell, View first, View second,
+              View result, View second_result) {
              call.statistic_list.push_back({static_cast<Statistic::Kind>(kind), size, static_cast<int>(cell[0]),
                                             static_cast<int>(cell[1]), cell[2], first, second, result, second_result});
            })
@@ -127,10 +126,11 @@ NB_MODULE(_core, m) {
       .def("forward", &run_forward, "threads"_a)
       .def("again", &run_again, "addresses"_a, "threads"_a)
       .def("watch", &watch_again, "addresses"_a, "results"_a, "threads"_a)
-      .def("documents",
-           [](OwnedCall& call, std::vector<int64_t> cu_query, std::vector<int64_t> cu_key, std::vector<int64_t> walked) {
-             call.documents = {std::move(cu_query), std::move(cu_key), std::move(walked)};
-           })
+      .def(
+          "documents",
+          [](OwnedCall& call, std::vector<int64_t> cu_query, std::vector<int64_t> cu_key, std::vector<int64_t> walked) {
+            call.documents = {std::move(cu_query), std::move(cu_key), std::move(walked)};
+          })
       .def("backward", &run_backward, "threads"_a);
 
   nb::class_<Decode>(m, "Decode")
@@ -150,12 +150,13 @@ NB_MODULE(_core, m) {
   m.def("check_table", &check_table, "block_table"_a, "lengths"_a, "page_size"_a, "num_pages"_a);
   m.def("write_pages", &write_pages, nb::call_guard<nb::gil_scoped_release>());
   m.def("advise_huge", &advise_huge, "address"_a, "bytes"_a);
-  m.def("read_floats",
-        [](uintptr_t address, int64_t count, int threads) {
-          nb::gil_scoped_release release;
-          return read_floats(reinterpret_cast<const float*>(address), count, threads);
-        },
-        "address"_a, "count"_a, "threads"_a);
+  m.def(
+      "read_floats",
+      [](uintptr_t address, int64_t count, int threads) {
+        nb::gil_scoped_release release;
+        return read_floats(reinterpret_cast<const float*>(address), count, threads);
+      },
+      "address"_a, "count"_a, "threads"_a);
   bind_serving(m);
 
   m.def("isa", [] { return kernels().name; });

@@ -41,8 +41,8 @@ struct Statistic {
   int64_t size = 0;  // topk: k; histogram: bins
   int query_shift = 0, key_shift = 0;
   int64_t query_offset = 0;
-  View first, second;           // sum: feature [B,Tk]; match: query and key labels [B,Tq], [B,Tk]
-  View result, second_result;   // as core.py documents them, contiguous
+  View first, second;  // sum: feature [B,Tk]; match: query and key labels [B,Tq], [B,Tk]
+  View result, second_result;  // as core.py documents them, contiguous
 };
 
 struct Call {
@@ -50,12 +50,12 @@ struct Call {
   // If present, i32 [B,G,pages], k and v are pages: [pages,G,Dk,size] and [pages,G,size,Dv], and num_slots is Tk.
   View block_table;
   int64_t num_slots = 0;
-  View row_max, row_log_sum;              // f32 [B,H,Tq], or absent
-  View query_positions, key_positions;    // i64 [B,Tq], [B,Tk]
-  View start, stop;                       // i32 [B,H,Tq,R], strides 0 where shared
-  View head_scale, sink;                  // f32 [H] or absent
+  View row_max, row_log_sum;  // f32 [B,H,Tq], or absent
+  View query_positions, key_positions;  // i64 [B,Tq], [B,Tk]
+  View start, stop;  // i32 [B,H,Tq,R], strides 0 where shared
+  View head_scale, sink;  // f32 [H] or absent
   float scale = 1;
-  View key_scale, counted;                // f32 [B,H,Tk], u8 [B,Tq], or absent
+  View key_scale, counted;  // f32 [B,H,Tk], u8 [B,Tq], or absent
   const Term* terms = nullptr;
   int num_terms = 0;
   const Statistic* statistics = nullptr;
@@ -76,16 +76,16 @@ struct Call {
 
 // Rows that one thread walks in order, and where it adds what it reduces over rows.
 struct Columns {  // one head's sums over rows
-  double* mass = nullptr;       // [Tk]
+  double* mass = nullptr;  // [Tk]
   double* histogram = nullptr;  // [bins]
-  double* pool_sum = nullptr;   // [row cells, key cells]
+  double* pool_sum = nullptr;  // [row cells, key cells]
   float* pool_max = nullptr;
 };
 
 struct Slab {
   int64_t batch, first_head, num_heads;  // several heads only where each has few rows; they share a key-value head
-  int64_t begin, end;                    // query rows
-  Columns* columns;                      // one per head, or null
+  int64_t begin, end;  // query rows
+  Columns* columns;  // one per head, or null
 };
 
 }  // namespace regard

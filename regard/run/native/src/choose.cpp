@@ -21,7 +21,8 @@ struct Look {
   std::vector<float> groups;
   float most;
 
-  Look(const float* row, int64_t length) : x(row), count(length), groups(static_cast<size_t>((length + GROUP - 1) / GROUP)) {
+  Look(const float* row, int64_t length)
+      : x(row), count(length), groups(static_cast<size_t>((length + GROUP - 1) / GROUP)) {
     kernels().passes.maxima(x, count, groups.data());
     most = *std::max_element(groups.begin(), groups.end());
   }
@@ -171,7 +172,8 @@ void penalise(float* x, int64_t count, const Draw& draw) {
 
 }  // namespace
 
-void choose_tokens(float* logits, int64_t row, int64_t count, const std::vector<Draw>& draws, int64_t* tokens, int threads) {
+void choose_tokens(float* logits, int64_t row, int64_t count, const std::vector<Draw>& draws, int64_t* tokens,
+                   int threads) {
   const int64_t rows = static_cast<int64_t>(draws.size());
   parallel(rows, rows > 1 ? threads : 1, [&](int64_t i) {
     const Draw& draw = draws[static_cast<size_t>(i)];

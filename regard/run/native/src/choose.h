@@ -21,11 +21,13 @@ struct Draw {
 // Passes over one row that every instruction set has its own of.
 struct Passes {
   void (*maxima)(const float* x, int64_t count, float* of_group);
-  int64_t (*above)(const float* x, int64_t count, float least, int* index);                      // x >= least, in order
-  void (*sums)(const float* x, int64_t count, float most, float inverse, double* of_block);      // Σ e^((x - most) · inverse)
+  int64_t (*above)(const float* x, int64_t count, float least, int* index);  // x >= least, in order
+  void (*sums)(const float* x, int64_t count, float most, float inverse,
+               double* of_block);  // Σ e^((x - most) · inverse)
 };
 
 // logits [rows][count], changed by penalties; tokens [rows].
-void choose_tokens(float* logits, int64_t row, int64_t count, const std::vector<Draw>& draws, int64_t* tokens, int threads);
+void choose_tokens(float* logits, int64_t row, int64_t count, const std::vector<Draw>& draws, int64_t* tokens,
+                   int threads);
 
 }  // namespace regard

@@ -39,7 +39,8 @@ REGARD_STEP void score_pages(const Piece& piece, const float* query, float* scor
   const int64_t width = call.key_width(), size = call.page_size();
   for (int64_t page = 0; page < piece.num_pages(); ++page) {
     const Stored* keys = call.key_pages.at<const Stored>(piece.at(piece.first_page() + page), piece.group);
-    const Stored* ahead = call.key_pages.at<const Stored>(piece.at(piece.first_page() + page + piece.pages_ahead()), piece.group);
+    const Stored* ahead =
+        call.key_pages.at<const Stored>(piece.at(piece.first_page() + page + piece.pages_ahead()), piece.group);
     for (int64_t t = 0; t < size; t += W) {
       vf sum[N];
       for (int n = 0; n < N; ++n) sum[n] = zero();
@@ -69,7 +70,8 @@ REGARD_STEP void mix_pages(const Piece& piece, const float* e, float* out, int64
     const int64_t from = piece.begin > first ? piece.begin - first : 0;
     const int64_t to = piece.end - first < size ? piece.end - first : size;
     const Stored* values = call.value_pages.at<const Stored>(piece.at(piece.first_page() + page), piece.group) + d;
-    const Stored* ahead = call.value_pages.at<const Stored>(piece.at(piece.first_page() + page + piece.pages_ahead()), piece.group) + d;
+    const Stored* ahead =
+        call.value_pages.at<const Stored>(piece.at(piece.first_page() + page + piece.pages_ahead()), piece.group) + d;
     const float* weight = e + page * size;
     for (int64_t t = from; t < to; ++t) {
 #pragma GCC unroll 4
@@ -138,7 +140,8 @@ static void absorb(const Piece& piece, float* scores, HeadState& state, float* o
 
 // parts: per head m, l, o.
 template <class Stored>
-static void decode_stored(const Decode& call, int64_t sequence, int64_t group, int64_t begin, int64_t end, float* parts) {
+static void decode_stored(const Decode& call, int64_t sequence, int64_t group, int64_t begin, int64_t end,
+                          float* parts) {
   Scratch& scratch = Scratch::mine();
   const int64_t shared = call.shared(), width = call.key_width(), floats = call.part_floats();
   float* query = scratch.floats(Scratch::query, static_cast<size_t>(shared * width));

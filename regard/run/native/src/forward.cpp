@@ -246,9 +246,8 @@ void forward_ragged(const Call& packed, const Documents& documents, int threads)
 }
 
 void backward(const Call& call, int threads) {
-  parallel(call.batch() * call.heads(), threads, [&](int64_t task) {
-    kernels().backward(call, task / call.heads(), task % call.heads());
-  });
+  parallel(call.batch() * call.heads(), threads,
+           [&](int64_t task) { kernels().backward(call, task / call.heads(), task % call.heads()); });
 }
 
 }  // namespace regard

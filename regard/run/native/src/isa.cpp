@@ -16,12 +16,14 @@
 namespace regard {
 
 extern const Kernels REGARD_TABLE(REGARD_ISA);
-const Kernels REGARD_TABLE(REGARD_ISA) = {REGARD_NAME(REGARD_ISA), REGARD_ISA::walk_slab, REGARD_ISA::backward,
-                                           REGARD_ISA::decode,
-                                           {REGARD_NAME(REGARD_ISA), REGARD_ISA::prepared_bytes, REGARD_ISA::prepare,
-                                            REGARD_ISA::multiply},
-                                           REGARD_ISA::rotate,
-                                           {REGARD_ISA::maxima, REGARD_ISA::above, REGARD_ISA::sums},
-                                           REGARD_ISA::see_row};
+const Kernels REGARD_TABLE(REGARD_ISA) = {
+    REGARD_NAME(REGARD_ISA),
+    REGARD_ISA::walk_slab,
+    REGARD_ISA::backward,
+    REGARD_ISA::decode,
+    {REGARD_NAME(REGARD_ISA), REGARD_ISA::prepared_bytes, REGARD_ISA::prepare, REGARD_ISA::multiply},
+    REGARD_ISA::rotate,
+    {REGARD_ISA::maxima, REGARD_ISA::above, REGARD_ISA::sums},
+    REGARD_ISA::see_row};
 
 }  // namespace regard

@@ -44,7 +44,9 @@ void before_attention(const Layer& layer, const Step& step, const View& keys, co
 void after_attention(const Layer& layer, const Step& step, int threads) {
   const int64_t hidden = layer.out.outputs, between = layer.down.depth;
   const auto attended = [&](int64_t a, int64_t b) { return rows_of(step.attended, layer.out.depth, a, b, nullptr, 0); };
-  const auto normed = [&](int64_t a, int64_t b) { return rows_of(step.hidden, hidden, a, b, layer.feed_gain, layer.eps); };
+  const auto normed = [&](int64_t a, int64_t b) {
+    return rows_of(step.hidden, hidden, a, b, layer.feed_gain, layer.eps);
+  };
   const auto gated = [&](int64_t a, int64_t b) { return rows_of(step.between, between, a, b, nullptr, 0); };
   const int64_t tasks = shares_of(step.rows, threads), n = step.rows;
   if (tasks > 1) {

@@ -23,7 +23,8 @@ struct Step {
   const int64_t* slots = nullptr;              // [rows]: page · page_size + the token's place in it
 };
 
-void before_attention(const Layer& layer, const Step& step, const View& key_pages, const View& value_pages, int threads);
+void before_attention(const Layer& layer, const Step& step, const View& key_pages, const View& value_pages,
+                      int threads);
 void after_attention(const Layer& layer, const Step& step, int threads);
 
 }  // namespace regard

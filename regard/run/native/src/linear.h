@@ -32,9 +32,11 @@ REGARD_INLINE void load_weights(const float* w, vf (&of)[2][2]) {
 
 REGARD_INLINE vf widened_bytes(const int8_t* w) {
 #if defined(__AVX512F__)
-  return reinterpret_cast<vf>(_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(w)))));
+  return reinterpret_cast<vf>(
+      _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(w)))));
 #elif defined(__AVX2__)
-  return reinterpret_cast<vf>(_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(w)))));
+  return reinterpret_cast<vf>(
+      _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(w)))));
 #else
   vf x;
   for (int i = 0; i < W; ++i) x[i] = w[i];
@@ -95,18 +97,20 @@ REGARD_INLINE void panel_tile(const float* x, int64_t x_row, const Weight* w, in
 }
 
 template <class Weight>
-REGARD_STEP void panel_rows(int m, const float* x, int64_t x_row, const Weight* w, int64_t depth, float* z, Fetch next) {
+REGARD_STEP void panel_rows(int m, const float* x, int64_t x_row, const Weight* w, int64_t depth, float* z,
+                            Fetch next) {
 #define REGARD_ROWS(M) \
   case M: panel_tile<M>(x, x_row, w, depth, z, next); break;
   switch (m) {
-    REGARD_ROWS(1) REGARD_ROWS(2) REGARD_ROWS(3) REGARD_ROWS(4)
+    REGARD_ROWS(1)
+    REGARD_ROWS(2) REGARD_ROWS(3) REGARD_ROWS(4)
 #if defined(__AVX2__)
-    REGARD_ROWS(5) REGARD_ROWS(6)
+        REGARD_ROWS(5) REGARD_ROWS(6)
 #endif
 #if defined(__AVX512F__)
-    REGARD_ROWS(7) REGARD_ROWS(8) REGARD_ROWS(9) REGARD_ROWS(10) REGARD_ROWS(11) REGARD_ROWS(12)
+            REGARD_ROWS(7) REGARD_ROWS(8) REGARD_ROWS(9) REGARD_ROWS(10) REGARD_ROWS(11) REGARD_ROWS(12)
 #endif
-    default: break;
+                default : break;
   }
 #undef REGARD_ROWS
 }
@@ -152,7 +156,8 @@ static void multiply_bytes(const PackedProduct& call, int64_t panel) {
       for (int n = 0; n < PANEL; ++n)
         for (int i = 0; i < 4; ++i) sum[n] += numbers[k + i] * w[k * PANEL + n * 4 + i];
     for (int64_t n = 0; n < PANEL; ++n)
-      z[n] = first + n < call.weights.outputs ? static_cast<float>(sum[n]) * (scale * call.weights.scale[first + n]) : 0;
+      z[n] =
+          first + n < call.weights.outputs ? static_cast<float>(sum[n]) * (scale * call.weights.scale[first + n]) : 0;
     finish(call, panel, row, 1, z);
   }
 }

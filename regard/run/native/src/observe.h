@@ -24,7 +24,8 @@ struct Line {
 
 // s[n] = query[n] · key for N heads, `count` keys of `width` features that lie side by side.
 template <int N>
-REGARD_STEP void dot_products(const float* query, const Operand& keys, int64_t count, int64_t width, float* const* scores) {
+REGARD_STEP void dot_products(const float* query, const Operand& keys, int64_t count, int64_t width,
+                              float* const* scores) {
   const int64_t whole = width / W * W;
   alignas(64) float part[N][W * W];
   for (int64_t first = 0; first < count; first += W) {
@@ -61,7 +62,8 @@ static void dot_products_by_feature(const float* query, int heads, const Operand
     int64_t j = 0;
     for (; j + W <= count; j += W) {
       vf sum = zero();
-      for (int64_t d = 0; d < width; ++d) sum = fma(splat(query[n * width + d]), load(keys.data + d * keys.depth + j), sum);
+      for (int64_t d = 0; d < width; ++d)
+        sum = fma(splat(query[n * width + d]), load(keys.data + d * keys.depth + j), sum);
       store(scores[n] + j, sum);
     }
     for (; j < count; ++j) {
@@ -244,17 +246,18 @@ REGARD_STEP void line_sums(const Rows& rows, const Line& line, const float* e, i
     const Statistic& wanted = call.statistics[i];
     if (wanted.kind == Statistic::sum) {
       const float* feature = wanted.first.at<const float>(batch);
-      *sums = run_sum(rows, e, [=](vf sum, vf x, int key) { return fma(x, load(feature + key), sum); },
-                      [=](float x, int key) { return x * feature[key]; });
+      *sums = run_sum(
+          rows, e, [=](vf sum, vf x, int key) { return fma(x, load(feature + key), sum); },
+          [=](float x, int key) { return x * feature[key]; });
     } else if (wanted.kind == Statistic::match) {
       const int own = *wanted.first.at<const int>(batch, query);
       const int* label = wanted.second.at<const int>(batch);
-      *sums = run_sum(rows, e, [=](vf sum, vf x, int key) { return add_where(equal(load(label + key), splat(own)), sum, x); },
-                      [=](float x, int key) { return label[key] == own ? x : 0.f; });
+      *sums = run_sum(
+          rows, e, [=](vf sum, vf x, int key) { return add_where(equal(load(label + key), splat(own)), sum, x); },
+          [=](float x, int key) { return label[key] == own ? x : 0.f; });
     } else if (wanted.kind == Statistic::distance) {
-      *sums = line_sum(line, [=](vf sum, int j) {
-        return fma(magnitude(to_float(load(line.distance + j))), load(e + j), sum);
-      });
+      *sums = line_sum(
+          line, [=](vf sum, int j) { return fma(magnitude(to_float(load(line.distance + j))), load(e + j), sum); });
     } else {
       continue;
     }
@@ -293,7 +296,8 @@ REGARD_INLINE void add_segment(const Wanted& wanted, const Line& line, const flo
     if (first == last) {
       to.histogram[first] += sum;
     } else {
-      for (int j = begin; j < end; ++j) to.histogram[bin_of(distance[j] < 0 ? -int64_t{distance[j]} : distance[j], bins)] += a[j];
+      for (int j = begin; j < end; ++j)
+        to.histogram[bin_of(distance[j] < 0 ? -int64_t{distance[j]} : distance[j], bins)] += a[j];
     }
   }
   if (wanted.pool) {
@@ -348,7 +352,8 @@ static void sweep_line(const Rows& rows, const Wanted& wanted, const Line& line,
   for (int j = 0; j < line.padded; j += W) most = max(load(a + j), most);
   for (int i = 0; i < rows.call.num_statistics; ++i)
     if (rows.call.statistics[i].kind == Statistic::max)
-      *rows.call.statistics[i].result.at<float>(rows.block.batch, rows.block.head[row], rows.block.query[row]) = max_of(most);
+      *rows.call.statistics[i].result.at<float>(rows.block.batch, rows.block.head[row], rows.block.query[row]) =
+          max_of(most);
 }
 
 // e times the key scale, in place.
@@ -377,7 +382,8 @@ static void observe_block(Rows& rows, const Wanted& wanted, const Slab& slab) {
   float* all = rows.scratch.floats(Scratch::scores, static_cast<size_t>(stride) * heads);
   float* scores[BLOCK_ROWS];
   for (int row = 0; row < heads; ++row) {
-    const Operand from = float_rows(call.q, rows.block.batch, rows.block.head[row], rows.block.query[row], 1, width, query + row * width);
+    const Operand from = float_rows(call.q, rows.block.batch, rows.block.head[row], rows.block.query[row], 1, width,
+                                    query + row * width);
     const float scale = call.head_scale ? *call.head_scale.at<const float>(rows.block.head[row]) : call.scale;
     for (int64_t d = 0; d < width; ++d) query[row * width + d] = from.data[d] * scale;
     scores[row] = all + row * stride;

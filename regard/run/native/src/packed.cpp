@@ -12,8 +12,8 @@ constexpr int64_t ROWS_ALONE = 64;       // from so many rows a thread on, threa
 constexpr int64_t ROWS_BYTES = 1 << 20;  // of prepared rows that stay in a thread's cache while panels pass
 
 // Rows first … last-1 by panels first_panel … last_panel-1, prepared by the thread that reads them.
-void part(const Weights& weights, const InputRows& rows, int64_t first, int64_t last, float* y, int64_t y_row, Into into,
-          int64_t first_panel, int64_t last_panel) {
+void part(const Weights& weights, const InputRows& rows, int64_t first, int64_t last, float* y, int64_t y_row,
+          Into into, int64_t first_panel, int64_t last_panel) {
   InputRows mine = rows;
   mine.x += first * rows.x_row;
   mine.rows = last - first;
@@ -64,7 +64,9 @@ void multiply_packed(const Weights& weights, const InputRows& rows, float* y, in
   });
 }
 
-int64_t shares_of(int64_t rows, int threads) { return std::max<int64_t>(1, std::min<int64_t>(threads, rows / ROWS_ALONE)); }
+int64_t shares_of(int64_t rows, int threads) {
+  return std::max<int64_t>(1, std::min<int64_t>(threads, rows / ROWS_ALONE));
+}
 
 int64_t share_of(int64_t rows, int64_t task, int64_t tasks) {
   return task == tasks ? rows : (rows * task / tasks + 15) / 32 * 32;

@@ -84,7 +84,8 @@ void decode(const Decode& call, int threads) {
     if (left[unit].fetch_sub(1) != 1) return;
     const int64_t first = first_part[unit], count = first_part[unit + 1] - first;  // the last part joins them all
     for (int64_t h = 0; h < shared; ++h)
-      join(call, part.sequence, part.group * shared + h, found.data() + (first * shared + h) * floats, count, shared * floats);
+      join(call, part.sequence, part.group * shared + h, found.data() + (first * shared + h) * floats, count,
+           shared * floats);
   });
 }
 

@@ -36,7 +36,8 @@ REGARD_INLINE void put(const float* x, int64_t count, int64_t stride, Type type,
   }
 }
 
-static void rotate(const Layer& layer, const Step& step, const View& keys, const View& values, int64_t first, int64_t last) {
+static void rotate(const Layer& layer, const Step& step, const View& keys, const View& values, int64_t first,
+                   int64_t last) {
   const int64_t width = layer.key_width, page_size = keys.shape[3], bytes = size_of(keys.type);
   for (int64_t row = first; row < last; ++row) {
     float* x = step.joined + row * step.joined_row;
@@ -53,7 +54,8 @@ static void rotate(const Layer& layer, const Step& step, const View& keys, const
     for (int64_t g = 0; g < layer.groups; ++g, k += width, v += layer.value_width) {
       char* to = reinterpret_cast<char*>(keys.address) + (keys.offset(page, g) + token) * bytes;
       put(k, width, page_size, keys.type, to);
-      put(v, layer.value_width, 1, values.type, reinterpret_cast<char*>(values.address) + values.offset(page, g, token) * bytes);
+      put(v, layer.value_width, 1, values.type,
+          reinterpret_cast<char*>(values.address) + values.offset(page, g, token) * bytes);
     }
   }
 }

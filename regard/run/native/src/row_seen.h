@@ -74,7 +74,8 @@ REGARD_INLINE void add_exponentials(float* s, float m, bool entropy, RowSums& su
 }
 
 // s[0 … count-1] of keys begin … end-1, those before and after left out -> weights there, 0 elsewhere; the entropy.
-static double row_softmax(const SeenLayer& layer, int64_t head, float* s, int64_t begin, int64_t end, int64_t count, bool entropy) {
+static double row_softmax(const SeenLayer& layer, int64_t head, float* s, int64_t begin, int64_t end, int64_t count,
+                          bool entropy) {
   for (int64_t i = 0; i < begin; ++i) s[i] = minus_infinity();
   for (int64_t i = end; i < count; ++i) s[i] = minus_infinity();
   if (layer.softcap > 0)
@@ -119,13 +120,15 @@ static void largest(const float* a, int64_t count, int64_t k, int64_t first_key,
 
 static float mass_of(const float* a, int64_t first_key, int64_t count, int64_t begin, int64_t end) {
   double sum = 0;
-  for (int64_t key = begin > first_key ? begin : first_key; key < end && key < first_key + count; ++key) sum += a[key - first_key];
+  for (int64_t key = begin > first_key ? begin : first_key; key < end && key < first_key + count; ++key)
+    sum += a[key - first_key];
   return static_cast<float>(sum);
 }
 
 // One output of a row: weights a on keys first_key … first_key+count-1.
-static void reduce_row(const SeenStep& step, const SeenSequence& sequence, const SeenRow& row, int64_t layer, int64_t output,
-                       int64_t outputs, const float* a, int64_t first_key, int64_t count, double entropy) {
+static void reduce_row(const SeenStep& step, const SeenSequence& sequence, const SeenRow& row, int64_t layer,
+                       int64_t output, int64_t outputs, const float* a, int64_t first_key, int64_t count,
+                       double entropy) {
   const int64_t at = (row.result * step.layers + layer) * outputs + output;
   if (step.top) largest(a, count, step.top_k, first_key, step.top + at * step.top_k, step.top_keys + at * step.top_k);
   if (step.entropy) step.entropy[at] = static_cast<float>(entropy);
@@ -166,7 +169,8 @@ static void see_row(const SeenStep& step, const SeenLayer& layer, const SeenSequ
   double entropies = 0;
   for (int64_t i = 0; i < chosen; ++i) {
     const int64_t head = step.heads.empty() ? i : step.heads[static_cast<size_t>(i)];
-    const double entropy = row_softmax(layer, head, a + head * stride, begin - key, count, stride, step.entropy != nullptr);
+    const double entropy =
+        row_softmax(layer, head, a + head * stride, begin - key, count, stride, step.entropy != nullptr);
     entropies += entropy;
     if (!step.mean) reduce_row(step, sequence, row, layer.index, i, chosen, a + head * stride, key, count, entropy);
   }

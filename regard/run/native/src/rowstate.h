@@ -112,8 +112,7 @@ REGARD_STEP void fold(RowState& state, int lanes) {
       const double* l = state.sums + weight_sum * BLOCK_ROWS;
       double* u = state.sums + log_sum * BLOCK_ROWS;
       for (int row = 0; row < lanes; ++row)
-        if (state.before[row] > minus_infinity())
-          u[row] += (double{state.before[row]} - state.reference[row]) * l[row];
+        if (state.before[row] > minus_infinity()) u[row] += (double{state.before[row]} - state.reference[row]) * l[row];
     }
     for (int s = 0; s < state.num_sums; ++s)
       for (int row = 0; row < lanes; ++row) state.sums[s * BLOCK_ROWS + row] *= state.rescale[row];

@@ -94,7 +94,8 @@ REGARD_STEP void start_rows(Rows& rows) {
     rows.base = *call.query_positions.at<const int64_t>(rows.block.batch, rows.block.query[0]);
     for (int row = 0; row < rows.lanes; ++row) {
       const int64_t query = rows.block.query[row < rows.block.rows ? row : rows.block.rows - 1];
-      rows.position[row] = static_cast<int>(*call.query_positions.at<const int64_t>(rows.block.batch, query) - rows.base);
+      rows.position[row] =
+          static_cast<int>(*call.query_positions.at<const int64_t>(rows.block.batch, query) - rows.base);
     }
   }
 }
@@ -167,9 +168,8 @@ REGARD_STEP void apply(const Rows& rows, const Term& term, const Keys& keys, flo
     case Term::slope:
       for (int row = 0; row < rows.lanes; ++row)
         per_lane[row] = *tensor.at<const float>(block.head[row < block.rows ? row : 0]);
-      add_by_distance(rows, keys, scores, [&](vf s, vi distance, int v) {
-        return fma(load(per_lane + v * W), to_float(distance), s);
-      });
+      add_by_distance(rows, keys, scores,
+                      [&](vf s, vi distance, int v) { return fma(load(per_lane + v * W), to_float(distance), s); });
       break;
     case Term::distance: {
       const int reach = static_cast<int>(tensor.shape[1] / 2);

@@ -7,8 +7,29 @@ namespace regard {
 class Scratch {
  public:
   enum Slot {
-    query, scores, output, keys, values, state, references, mask, segment, pairs, labels, bins, scaled, intervals, shared,
-    rows_q, rows_o, grads, grad_query, weights, prepared, panel, slots
+    query,
+    scores,
+    output,
+    keys,
+    values,
+    state,
+    references,
+    mask,
+    segment,
+    pairs,
+    labels,
+    bins,
+    scaled,
+    intervals,
+    shared,
+    rows_q,
+    rows_o,
+    grads,
+    grad_query,
+    weights,
+    prepared,
+    panel,
+    slots
   };
   ~Scratch();
   float* floats(Slot slot, size_t count);  // 64-byte aligned, contents undefined

@@ -20,8 +20,12 @@ namespace regard {
 namespace {
 
 Weights make_weights(uintptr_t panels, int stored, uintptr_t scale, uintptr_t bias, int64_t depth, int64_t outputs) {
-  return {reinterpret_cast<const void*>(panels), static_cast<Stored>(stored), reinterpret_cast<const float*>(scale),
-          reinterpret_cast<const float*>(bias), depth, outputs};
+  return {reinterpret_cast<const void*>(panels),
+          static_cast<Stored>(stored),
+          reinterpret_cast<const float*>(scale),
+          reinterpret_cast<const float*>(bias),
+          depth,
+          outputs};
 }
 
 InputRows make_rows(uintptr_t x, int64_t x_row, int64_t rows, int64_t depth, uintptr_t gain, float eps) {
@@ -39,8 +43,8 @@ const float* floats(uintptr_t address) { return reinterpret_cast<const float*>(a
 Layer make_layer(const std::array<Weights, 4>& weights, const std::array<uintptr_t, 4>& gains, float eps,
                  const std::array<int64_t, 4>& sizes) {
   const auto& [joined, out, gated, down] = weights;
-  return {joined, out, gated, down, floats(gains[0]), floats(gains[1]), floats(gains[2]), floats(gains[3]), eps,
-          sizes[0], sizes[1], sizes[2], sizes[3]};
+  return {joined,           out, gated,    down,     floats(gains[0]), floats(gains[1]), floats(gains[2]),
+          floats(gains[3]), eps, sizes[0], sizes[1], sizes[2],         sizes[3]};
 }
 
 // addresses: hidden, joined, attended, between, cos, sin, slots.
@@ -108,8 +112,8 @@ void add_sequence(SeenStep& step, const std::array<int64_t, 4>& rows, std::vecto
 }
 
 // tables: where each sequence's block table in this layer's group lies.
-void see_layer(SeenStep& step, int64_t index, View q, View key_pages, const std::vector<uintptr_t>& tables, uintptr_t sink,
-               float scale, float softcap, int64_t window, int threads) {
+void see_layer(SeenStep& step, int64_t index, View q, View key_pages, const std::vector<uintptr_t>& tables,
+               uintptr_t sink, float scale, float softcap, int64_t window, int threads) {
   nb::gil_scoped_release release;
   for (size_t i = 0; i < step.sequences.size(); ++i) step.sequences[i].pages = reinterpret_cast<const int*>(tables[i]);
   see(step, {index, q, key_pages, reinterpret_cast<const float*>(sink), scale, softcap, window}, threads);
@@ -131,9 +135,11 @@ void bind_serving(nb::module_& m) {
   m.def("after_attention", &after_attention, nb::call_guard<nb::gil_scoped_release>());
   nb::class_<SeenStep>(m, "SeenStep").def("add", &add_sequence).def("see", &see_layer);
   m.def("seen_step", &make_seen);
-  m.def("json_of", [](uintptr_t x, bool whole, const std::array<int64_t, 3>& shape, const std::array<int64_t, 3>& stride) {
-    return whole ? json_of(reinterpret_cast<const int*>(x), shape, stride) : json_of(reinterpret_cast<const float*>(x), shape, stride);
-  });
+  m.def("json_of",
+        [](uintptr_t x, bool whole, const std::array<int64_t, 3>& shape, const std::array<int64_t, 3>& stride) {
+          return whole ? json_of(reinterpret_cast<const int*>(x), shape, stride)
+                       : json_of(reinterpret_cast<const float*>(x), shape, stride);
+        });
   m.def("choose_tokens", &choose);
   m.def("products", [] { return products().name; });
 }

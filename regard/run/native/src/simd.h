@@ -36,7 +36,9 @@ REGARD_INLINE vf to_float(vi x) { return __builtin_convertvector(x, vf); }
 typedef __mmask16 vm;
 REGARD_INLINE vf splat(float x) { return reinterpret_cast<vf>(_mm512_set1_ps(x)); }
 REGARD_INLINE vi splat(int x) { return reinterpret_cast<vi>(_mm512_set1_epi32(x)); }
-REGARD_INLINE vf fma(vf a, vf b, vf c) { return reinterpret_cast<vf>(_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c)); }
+REGARD_INLINE vf fma(vf a, vf b, vf c) {
+  return reinterpret_cast<vf>(_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c));
+}
 REGARD_INLINE vf max(vf a, vf b) { return reinterpret_cast<vf>(_mm512_max_ps((__m512)a, (__m512)b)); }
 REGARD_INLINE vf min(vf a, vf b) { return reinterpret_cast<vf>(_mm512_min_ps((__m512)a, (__m512)b)); }
 REGARD_INLINE vm less(vf a, vf b) { return _mm512_cmp_ps_mask((__m512)a, (__m512)b, _CMP_LT_OQ); }
@@ -45,19 +47,29 @@ REGARD_INLINE vm equal(vi a, vi b) { return _mm512_cmpeq_epi32_mask((__m512i)a, 
 REGARD_INLINE vm both(vm a, vm b) { return static_cast<vm>(a & b); }
 REGARD_INLINE vm either(vm a, vm b) { return static_cast<vm>(a | b); }
 REGARD_INLINE vm nowhere() { return 0; }
-REGARD_INLINE vf select(vm m, vf a, vf b) { return reinterpret_cast<vf>(_mm512_mask_blend_ps(m, (__m512)b, (__m512)a)); }
+REGARD_INLINE vf select(vm m, vf a, vf b) {
+  return reinterpret_cast<vf>(_mm512_mask_blend_ps(m, (__m512)b, (__m512)a));
+}
 REGARD_INLINE unsigned bits(vm m) { return m; }
-REGARD_INLINE vf add_where(vm m, vf sum, vf x) { return reinterpret_cast<vf>(_mm512_mask_add_ps((__m512)sum, m, (__m512)sum, (__m512)x)); }
-REGARD_INLINE vf gather(const float* base, vi index) { return reinterpret_cast<vf>(_mm512_i32gather_ps((__m512i)index, base, 4)); }
+REGARD_INLINE vf add_where(vm m, vf sum, vf x) {
+  return reinterpret_cast<vf>(_mm512_mask_add_ps((__m512)sum, m, (__m512)sum, (__m512)x));
+}
+REGARD_INLINE vf gather(const float* base, vi index) {
+  return reinterpret_cast<vf>(_mm512_i32gather_ps((__m512i)index, base, 4));
+}
 #elif defined(__AVX2__)
 typedef vi vm;
 REGARD_INLINE vf splat(float x) { return reinterpret_cast<vf>(_mm256_set1_ps(x)); }
 REGARD_INLINE vi splat(int x) { return reinterpret_cast<vi>(_mm256_set1_epi32(x)); }
-REGARD_INLINE vf fma(vf a, vf b, vf c) { return reinterpret_cast<vf>(_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c)); }
+REGARD_INLINE vf fma(vf a, vf b, vf c) {
+  return reinterpret_cast<vf>(_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c));
+}
 REGARD_INLINE vf max(vf a, vf b) { return reinterpret_cast<vf>(_mm256_max_ps((__m256)a, (__m256)b)); }
 REGARD_INLINE vf min(vf a, vf b) { return reinterpret_cast<vf>(_mm256_min_ps((__m256)a, (__m256)b)); }
 REGARD_INLINE unsigned bits(vm m) { return static_cast<unsigned>(_mm256_movemask_ps((__m256)m)); }
-REGARD_INLINE vf gather(const float* base, vi index) { return reinterpret_cast<vf>(_mm256_i32gather_ps(base, (__m256i)index, 4)); }
+REGARD_INLINE vf gather(const float* base, vi index) {
+  return reinterpret_cast<vf>(_mm256_i32gather_ps(base, (__m256i)index, 4));
+}
 #else
 typedef vi vm;
 REGARD_INLINE vf splat(float x) { return vf{x, x, x, x}; }
@@ -65,9 +77,7 @@ REGARD_INLINE vi splat(int x) { return vi{x, x, x, x}; }
 REGARD_INLINE vf fma(vf a, vf b, vf c) { return a * b + c; }
 REGARD_INLINE vf max(vf a, vf b) { return a > b ? a : b; }
 REGARD_INLINE vf min(vf a, vf b) { return a < b ? a : b; }
-REGARD_INLINE unsigned bits(vm m) {
-  return static_cast<unsigned>((m[0] & 1) | (m[1] & 2) | (m[2] & 4) | (m[3] & 8));
-}
+REGARD_INLINE unsigned bits(vm m) { return static_cast<unsigned>((m[0] & 1) | (m[1] & 2) | (m[2] & 4) | (m[3] & 8)); }
 REGARD_INLINE vf gather(const float* base, vi index) {
   return vf{base[index[0]], base[index[1]], base[index[2]], base[index[3]]};
 }
@@ -94,7 +104,7 @@ constexpr float LOWEST = -104.f;  // e^x rounds to 0 below it
 template <int N>
 REGARD_INLINE void exponentials_of(vf (&x)[N]) {
   vf shifted[N], n[N], r[N], p[N];
-#define REGARD_EACH(statement)   \
+#define REGARD_EACH(statement) \
   _Pragma("GCC unroll 4") for (int v = 0; v < N; ++v) { statement; }
   REGARD_EACH(shifted[v] = fma(x[v], splat(1.44269504f), splat(12582912.f)))  // low bits: round(x / ln 2)
   REGARD_EACH(n[v] = shifted[v] - splat(12582912.f))
@@ -173,8 +183,7 @@ REGARD_INLINE vf lane_sums(const float* x) {
 
 // Sum and maximum over the lanes, by halves: each step joins x with itself turned by half of what is left.
 #if defined(__AVX512F__)
-#define REGARD_TURN(x, by) \
-  __builtin_shuffle(x, (vi{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15} + (by)) & 15)
+#define REGARD_TURN(x, by) __builtin_shuffle(x, (vi{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15} + (by)) & 15)
 #elif defined(__AVX2__)
 #define REGARD_TURN(x, by) __builtin_shuffle(x, (vi{0, 1, 2, 3, 4, 5, 6, 7} + (by)) & 7)
 #else

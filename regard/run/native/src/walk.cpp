@@ -16,8 +16,10 @@ void Walk::plan(const Call& call, const Block& block) {
   // The union of all rows' intervals. Neighbouring rows mostly repeat one another: extend the last one if it fits.
   for (int row = 0; row < block.rows; ++row) {
     for (int64_t r = 0; r < intervals; ++r) {
-      const int64_t begin = std::max<int64_t>(0, *call.start.at<const int>(block.batch, block.head[row], block.query[row], r));
-      const int64_t end = std::min(keys, int64_t{*call.stop.at<const int>(block.batch, block.head[row], block.query[row], r)});
+      const int64_t begin =
+          std::max<int64_t>(0, *call.start.at<const int>(block.batch, block.head[row], block.query[row], r));
+      const int64_t end =
+          std::min(keys, int64_t{*call.stop.at<const int>(block.batch, block.head[row], block.query[row], r)});
       if (end <= begin) continue;
       if (!joined_.empty()) {
         Run& last = joined_.back();
