@@ -54,7 +54,7 @@ def test_a_cache_has_the_mechanisms_own_size() -> None:
     out = model.generate(ids[:1], return_dict_in_generate=True, **SETTINGS)
     state, window = out.past_key_values.layers
     assert isinstance(state, StateLayer) and isinstance(window, PolicyLayer)
-    assert state.nbytes == 4 * 8 * 9 * 4
+    assert state.nbytes == 4 * 16 * 9 * 4  # its maps make two features of each channel
     seen = ids.shape[1] + 11
     assert all(window.kept(0, g) == [0, 1, *range(seen - 3, seen)] for g in range(2))
 
@@ -63,7 +63,8 @@ def test_a_swapped_model_is_saved_and_comes_back(tmp_path: Path) -> None:
     model, ids = built()
     regard.swap(model, "0: gla; *: window(6)")
     module = getattr(model, NAME)["0"]
-    assert {name.split(".")[-1] for name in module.state_dict()} == {"log_decay_weight", "log_decay_bias"}
+    maps = {f"{t}_{what}" for t in "qk" for what in ("weight", "bias")}
+    assert {name.split(".")[-1] for name in module.state_dict()} == {"log_decay_weight", "log_decay_bias", *maps}
     with torch.no_grad():
         for parameter in module.parameters():
             parameter.normal_()
