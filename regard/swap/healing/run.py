@@ -117,13 +117,15 @@ class _Healing:
             wrapped.unload()
 
     def _train(self, part: Part, last: int) -> None:
-        if not part.names:
-            return
+        last = min(last, part.last)
         parameters = list(part.names.values())
+        if not parameters:
+            return
         optimizer = torch.optim.Adam(parameters, lr=part.rate, betas=(0.9, 0.98))
         checkpoint.restore(optimizer, part.names, self.tensors)
+        if self.step >= last:
+            return
         told = saved = time.monotonic()
-        last = min(last, part.last)
         while self.step < last:
             left = (part.last - self.step) / max(part.last - part.begin, 1)
             for group in optimizer.param_groups:
