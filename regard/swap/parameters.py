@@ -182,5 +182,3 @@ def _sizes(model: PreTrainedModel) -> Sizes:
     heads = int(config.num_attention_heads)
     groups = int(getattr(config, "num_key_value_heads", None) or heads)
     return Sizes(heads, groups, int(getattr(config, "head_dim", None) or config.hidden_size // heads))
-
-

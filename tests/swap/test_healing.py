@@ -1,4 +1,4 @@
-"""Healing: starts near softmax, transfer that trains attention alone, resuming that changes nothing, a table of both."""
+"""Healing: starts near softmax, transfer that trains attention alone, resuming that changes nothing, one table."""
 
 from __future__ import annotations
 

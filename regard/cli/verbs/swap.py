@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -62,14 +62,24 @@ def swap(
         _choose(name, given, _text_of(text), budget_loss, context, blocks, as_json)
         return
     files = [writable(path, (".html", ".png", ".svg", ".json")) for path in out or ()]
-    where = {"layers": numbers_in(layers, "--layers"), "heads": numbers_in(heads, "--heads")}
-    if heal is None:
-        if heal_text is not None or heal_to is not None:
-            raise UserError("--heal-text and --heal-to say how to heal; give --heal with a number of steps")
-        size = {"context": context, "blocks": blocks}
-        comparison = compare(name, given, _text_of(text), **where, **size, backend=backend, report=progress)
+    some_layers, some_heads = numbers_in(layers, "--layers"), numbers_in(heads, "--heads")
+    predicted = _text_of(text)
+    if heal is not None:
+        comparison = _healed(name, given, predicted, heal, heal_text, heal_to, context, blocks, some_layers, some_heads)
+    elif heal_text is not None or heal_to is not None:
+        raise UserError("--heal-text and --heal-to say how to heal; give --heal with a number of steps")
     else:
-        comparison = _healed(name, given, _text_of(text), heal, heal_text, heal_to, context, blocks, where)
+        comparison = compare(
+            name,
+            given,
+            predicted,
+            layers=some_layers,
+            heads=some_heads,
+            context=context,
+            blocks=blocks,
+            backend=backend,
+            report=progress,
+        )
     for path in files:
         _write(path, comparison)
         print(f"wrote {path}", file=sys.stderr)
@@ -85,16 +95,27 @@ def _healed(
     heal_to: Path | None,
     context: int | None,
     blocks: int | None,
-    where: dict[str, Any],
+    layers: list[int] | None,
+    heads: list[int] | None,
 ) -> Comparison:
     from regard.swap.healing.compare import compare_healed
     from regard.swap.healing.recipe import Recipe
 
     if heal_text is None:
         raise UserError("healing trains on a text that is not the one predicted; give --heal-text FILE")
-    recipe, taught = Recipe(steps=steps, context=context), _text_of(heal_text)
+    recipe = Recipe(steps=steps, context=context)
     return compare_healed(
-        model, mechanisms, text, taught, recipe, context=context, blocks=blocks, folder=heal_to, report=progress, **where
+        model,
+        mechanisms,
+        text,
+        _text_of(heal_text),
+        recipe,
+        layers=layers,
+        heads=heads,
+        context=context,
+        blocks=blocks,
+        folder=heal_to,
+        report=progress,
     )
 
 

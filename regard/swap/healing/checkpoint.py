@@ -21,7 +21,9 @@ def save(folder: Path, about: Mapping[str, object], tensors: Mapping[str, Tensor
     """Write the tensors and what is said of them, whole or not at all."""
     folder.mkdir(parents=True, exist_ok=True)
     beside = folder / f".{FILE}"
-    save_file({name: t.detach().contiguous() for name, t in tensors.items()}, beside, {"about": json.dumps(dict(about))})
+    save_file(
+        {name: t.detach().contiguous() for name, t in tensors.items()}, beside, {"about": json.dumps(dict(about))}
+    )
     os.replace(beside, folder / FILE)
 
 
@@ -40,7 +42,9 @@ def load(folder: Path, recipe: str) -> tuple[int, dict[str, Tensor]] | None:
     except (SafetensorError, OSError, KeyError, ValueError):
         raise UserError(f"{path} cannot be read; remove it to begin anew") from None
     if about["recipe"] != recipe:
-        raise UserError(f"{folder} holds a healing of another plan, text or recipe; give the same, or another directory")
+        raise UserError(
+            f"{folder} holds a healing of another plan, text or recipe; give the same, or another directory"
+        )
     return int(about["step"]), tensors
 
 

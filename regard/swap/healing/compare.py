@@ -73,9 +73,7 @@ def compare_healed(
     return described(loaded, ids, tuple(rows))
 
 
-def _row(
-    name: str, source: tf.PreTrainedModel, changed: tf.PreTrainedModel, ids: Tensor, time: bool
-) -> Row:
+def _row(name: str, source: tf.PreTrainedModel, changed: tf.PreTrainedModel, ids: Tensor, time: bool) -> Row:
     """A swapped model beside the one that it was."""
     plan = plan_held(changed)
     quality = qualities_beside(source, changed, ids)

@@ -1,4 +1,4 @@
-"""heal: attention transfer layer by layer, then the whole by matrices of low rank; it can be stopped and gone on with."""
+"""heal: attention transfer layer by layer, then the whole by matrices of low rank; stopped and gone on with at will."""
 
 from __future__ import annotations
 
@@ -183,7 +183,9 @@ def _check_peft() -> None:
     try:
         import peft  # noqa: F401
     except ImportError:
-        raise UserError("healing trains matrices of low rank with peft, which is missing; pip install 'regard[train]'") from None
+        raise UserError(
+            "healing trains matrices of low rank with peft, which is missing; pip install 'regard[train]'"
+        ) from None
 
 
 def _said(near: dict[int, float]) -> str:

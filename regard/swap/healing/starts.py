@@ -1,8 +1,9 @@
-"""Where feature maps and gates start: of some starts the one whose output is nearest to the old attention's, by layer."""
+"""Where feature maps and gates start: by layer, of some starts the one whose output is nearest to the old one's."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import product
 from typing import Any
 
@@ -39,11 +40,11 @@ def _starts(layers: list[Learned]) -> Iterator[Start]:
     """What to try: the parameters as they are, then those of each kind."""
     yield lambda made: None
     if any(made.maps is not None and is_kernel(made.inner) for made in layers):
-        yield from (lambda made, s=scale: _hedgehog(made, s) for scale in (0.5, 1.0, 2.0))
-        yield from (lambda made, s=scale: _random_features(made, s) for scale in (0.5, 1.0))
+        yield from (partial(_hedgehog, scale=scale) for scale in (0.5, 1.0, 2.0))
+        yield from (partial(_random_features, scale=scale) for scale in (0.5, 1.0))
     if any(made.maps is not None and not is_kernel(made.inner) for made in layers):
         for scale, bias in product((1.0, 0.3, 0.1, 0.03, 0.01), (5.0, 0.0, -3.0)):
-            yield lambda made, s=scale, b=bias: _scaled(made, s, b)
+            yield partial(_scaled, scale=scale, bias=bias)
 
 
 def _hedgehog(made: Learned, scale: float) -> None:
@@ -62,8 +63,8 @@ def _random_features(made: Learned, scale: float) -> None:
     the factor that depends on the length of x."""
     if made.maps is None or not is_kernel(made.inner):
         return
-    width = made.maps.q_weight.shape[1]
-    copies = made.maps.q_weight.shape[2] // width
+    _, width, features = made.maps.get_parameter("q_weight").shape
+    copies = features // width
     random = torch.Generator().manual_seed(0)
     turns = [torch.linalg.qr(torch.randn(width, width, generator=random))[0] for _ in range(copies)]
     omega = torch.cat(turns, 1) * scale * width**0.25
@@ -77,7 +78,7 @@ def _scaled(made: Learned, scale: float, bias: float) -> None:
     """Queries times a number, because sums without a quotient grow with their tokens; gates that forget more."""
     if made.maps is None or is_kernel(made.inner):
         return
-    weight = made.maps.q_weight
+    weight: Tensor = made.maps.get_parameter("q_weight")
     weight.copy_(torch.eye(weight.shape[1], dtype=weight.dtype, device=weight.device).expand_as(weight) * scale)
     if made.gating is not None and "log_decay" in made.gating.widths:
-        made.gating.log_decay_bias.fill_(bias)
+        made.gating.get_parameter("log_decay_bias").fill_(bias)

@@ -2,8 +2,8 @@
 
     loss = Σ_layers ‖o' - o‖² / ‖o‖²,   o = old(q, k, v),  o' = new(q, k, v)
 
-(LoLCATs: Zhang 2024, section 3.1.) Every layer reads what the *old* attention handed on, so layers learn apart from each
-other and no gradient passes through the model: one forward, and a backward within each attention.
+(LoLCATs: Zhang 2024, section 3.1.) Every layer reads what the *old* attention handed on, so layers learn apart from
+each other and no gradient passes through the model: one forward, and a backward within each attention.
 """
 
 from __future__ import annotations
