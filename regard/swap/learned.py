@@ -103,6 +103,8 @@ class ProjectFirst:
                 f"linformer's projections are for up to {self.e.shape[1]} tokens, and there are {tokens}; "
                 "swap with more tokens"
             )
+        if x.allowed is not None and bool((x.allowed.counts() == tokens).all()):
+            x = x.replace(allowed=None)  # a mask that hides nothing
         return ProjectSequence(self.e[:, :tokens], self.f[:, :tokens])(x)
 
 
