@@ -92,7 +92,7 @@ def test_slots_have_no_positions() -> None:
             for run in (reference.attend, compose.attend):
                 with pytest.raises(ValueError, match="reads positions, and the keys here are slots, not tokens"):
                     run(part, x)  # type: ignore[operator]
-    with pytest.raises(ValueError, match="a mask over tokens says nothing about projected keys"):
+    with pytest.raises(ValueError, match="these keys are slots"):
         compose.attend(card("linformer").made(SIZES), x.replace(allowed=ranges.full(7, 7)))
     with pytest.raises(ValueError, match="E projects 7 keys to slots, but there are 9"):
         compose.attend(card("linformer").made(SIZES), Sizes(2, 4, 2, 7, 9, 6, 5).inputs())

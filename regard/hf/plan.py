@@ -12,7 +12,7 @@ rule names stays the model's own. "0,1: causal; 2.3: own; *: window(256) | sinks
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -95,8 +95,10 @@ def plan_of(
     mechanism: Attention | Plan | str | None,
     layers: Sequence[int] | None = None,
     heads: Sequence[int] | None = None,
+    read: Callable[[str], Attention] = resolved,
 ) -> Plan:
     """The plan that a mechanism, its text, or the text of a plan says. layers, heads: where it goes, by default all.
+    read: what a mechanism's text means.
 
     Raises UserError for a text that does not parse, and where a plan that says its own layers is given others.
     """
@@ -105,25 +107,25 @@ def plan_of(
     if isinstance(mechanism, Plan) or (isinstance(mechanism, str) and re.search("[:;]", mechanism)):
         if layers is not None or heads is not None:
             raise UserError(f"the plan {str(mechanism)!r} says its own layers; leave out --layers and --heads")
-        return mechanism if isinstance(mechanism, Plan) else read_plan(mechanism)
-    rule = _rule("*", mechanism) if isinstance(mechanism, str) else Rule(str(mechanism), resolved(mechanism))
+        return mechanism if isinstance(mechanism, Plan) else read_plan(mechanism, read)
+    rule = _rule("*", mechanism, read) if isinstance(mechanism, str) else Rule(str(mechanism), resolved(mechanism))
     only = None if heads is None else frozenset(heads)
     return Plan((Rule(rule.text, rule.attention, None if layers is None else frozenset(layers), None, only),))
 
 
-def read_plan(text: str) -> Plan:
+def read_plan(text: str, read: Callable[[str], Attention] = resolved) -> Plan:
     """The plan that a text says. Raises UserError, naming what cannot be read."""
     rules = []
     for part in text.split(";"):
         where, colon, mechanism = (word.strip() for word in part.partition(":"))
         if not (mechanism if colon else where):
             raise UserError(f"the plan {text!r} lacks a mechanism in {part.strip()!r}; write it as 0,1: causal; *: own")
-        rules.append(_rule(where, mechanism) if colon else _rule("*", where))
+        rules.append(_rule(where, mechanism, read) if colon else _rule("*", where, read))
     return Plan(tuple(rules))
 
 
-def _rule(where: str, mechanism: str) -> Rule:
-    attention: Any = None if mechanism == OWN else resolved(mechanism)
+def _rule(where: str, mechanism: str, read: Callable[[str], Attention]) -> Rule:
+    attention: Any = None if mechanism == OWN else read(mechanism)
     if where == "*":
         return Rule(mechanism, attention)
     layers: set[int] = set()

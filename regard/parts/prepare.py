@@ -126,7 +126,10 @@ class EluPlusOne:
 def slots(x: Inputs, k: Tensor, v: Tensor | None) -> Inputs:
     """Inputs whose keys are `k`: slots without positions, all of them valid."""
     if x.allowed is not None:
-        raise UserError("a mask over tokens says nothing about projected keys; leave `allowed` out")
+        raise UserError(
+            "these keys are slots, each a mixture of tokens, so a mask over tokens (causal, a window or padding) says "
+            "nothing about them; use slots where every token sees all others"
+        )
     at = torch.full((x.q.shape[0], k.shape[2]), NO_POSITION, device=k.device)
     return x.replace(k=k, v=v, key_positions=at, key_valid=None, per_key={}, key_axis="slots")
 

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 FINE = 16  # tokens at a time where each channel fades by itself: their products take FINE · Dk numbers per token
+MILD = 20.0  # nats of decay up to which e^{a_i} and e^{-a_j} are factors of their own, exact to float32's last digits
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,6 +33,11 @@ class Ages:
         forgets = log_decay.detach().exp() == 0
         sums = log_decay.masked_fill(forgets, 0.0).double().cumsum(2)
         return cls(sums, forgets.cumsum(2), log_decay.dtype)
+
+    @property
+    def is_mild(self) -> bool:
+        """Whether so little fades over all tokens that their fading is a product of factors, one a token."""
+        return bool((self.sums.detach() > -MILD).all()) and not bool(self.resets.any())
 
     def since_start(self) -> Tensor:
         """What is left at each token of the state before the first: [B,H,T,1 or Dk]."""
@@ -52,6 +58,11 @@ class Ages:
         if self.sums.shape[-1] == 1:
             fade = self._fade(rows, keys, before)
             return (q[:, :, rows] @ k[:, :, keys].mT) * fade[..., 0]
+        if self.is_mild:
+            grown = (-self.sums).exp().to(self.dtype)
+            faded = (q * self.sums.exp().to(self.dtype))[:, :, rows] @ (k * grown)[:, :, keys].mT
+            seen = lower_triangle(self.sums.shape[2], self.sums.device).tril(-1 if before else 0)[rows, keys]
+            return faded.masked_fill(~seen, 0.0)
         first, last, _ = rows.indices(q.shape[2])
         parts = [slice(begin, min(begin + FINE, last)) for begin in range(first, last, FINE)] or [slice(first, first)]
         made = [
@@ -76,7 +87,7 @@ def lower_triangle(size: int, device: torch.device) -> Tensor:
 
 def decayed_sums(state: Tensor, q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor) -> tuple[Tensor, Tensor]:
     """S_T and o_t = q_tᵀ S_t for S_t = Diag(α_t) S_{t-1} + k_t v_tᵀ, many tokens at once."""
-    size = q.shape[2] if log_decay.shape[-1] == 1 else FINE
+    size = q.shape[2] if log_decay.shape[-1] == 1 or Ages.of(log_decay).is_mild else FINE
     outputs = []
     for part in (slice(begin, begin + size) for begin in range(0, q.shape[2], max(size, 1))):
         some_q, some_k, some_v, ages = q[:, :, part], k[:, :, part], v[:, :, part], Ages.of(log_decay[:, :, part])

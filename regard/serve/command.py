@@ -49,6 +49,7 @@ class Options:
     look_bytes: int = 32 << 20
     patience: float = 30.0
     weights: str = "stored"
+    cache_policy: str | None = None
 
 
 def serving(options: Options, loaded: Loaded | None = None) -> tuple[Service, str]:
@@ -61,6 +62,8 @@ def serving(options: Options, loaded: Loaded | None = None) -> tuple[Service, st
         raise UserError(f"--weights {options.weights}: one of {', '.join(WEIGHTS)} is needed")
     template = _template(options.chat_template)
     loaded = loaded or load(options.model)
+    if options.cache_policy is not None:
+        return _keeping(options, loaded, template)
     runner = Runner(loaded.model.float(), options.page_size, DTYPES[options.page_dtype], options.weights)
     longest = min(runner.max_length, options.max_length or runner.max_length)
     cost = sum(s.page_bytes(runner.page_size, runner.dtype) for s in runner.shapes.values())
@@ -81,6 +84,40 @@ def serving(options: Options, loaded: Loaded | None = None) -> tuple[Service, st
     )
     prompts = Prompts(loaded.tokenizer, runner.vocabulary, template)
     return Service(engine, about, prompts, _settings(options), {"attention": {"layers": runner.num_layers}}), said
+
+
+def _keeping(options: Options, loaded: Loaded, template: str | None) -> tuple[Service, str]:
+    """A service whose sequences keep what --cache-policy says. Raises UserError for what cannot go with it."""
+    from regard.serve.evicting import KeepingRunner, KeptScheduler
+
+    against = {
+        "--prefix-cache (give --no-prefix-cache)": options.reuse,
+        f"--page-dtype {options.page_dtype}": options.page_dtype != "float32",
+        f"--weights {options.weights}": options.weights == "int8",
+    }
+    for option, asked in against.items():
+        if asked:
+            raise UserError(f"--cache-policy does not go with {option}: heads keep tokens of their own in float32")
+    runner = KeepingRunner(loaded.model.float(), str(options.cache_policy), options.page_size)
+    longest = min(runner.max_length, options.max_length or runner.max_length)
+    page_bytes = runner.token_bytes * runner.page_size
+    memory = options.memory if options.memory is not None else _default_memory(page_bytes, longest, options)
+    pool = runner.pool(memory)
+    limits = Limits(options.token_budget, options.max_running, options.max_waiting, longest)
+    engine = Engine(runner, KeptScheduler(pool, limits), tokenizer=loaded.tokenizer)
+    fits = int(min(longest, pool.longest(options.token_budget)))
+    about = About(
+        _name(options), runner.vocabulary, fits, runner.num_layers, runner.num_heads, _ends(loaded.model),
+        max_n=1, max_seconds=options.max_seconds,
+    )  # fmt: skip
+    num_pages = pool.groups[0].num_pages
+    said = (
+        f"{runner.how}; weights take {_mib(runner.weight_bytes)}; pages of {num_pages * runner.page_size:,} "
+        f"tokens {_mib(num_pages * page_bytes)}; up to {options.max_running} answers at once"
+    )
+    prompts = Prompts(loaded.tokenizer, runner.vocabulary, template)
+    described = {"attention": {"layers": runner.num_layers}, "cache_policy": str(runner.policy)}
+    return Service(engine, about, prompts, _settings(options), described), said
 
 
 def embedding(options: Options, loaded: Loaded) -> tuple[Embedder, Prompts, str]:

@@ -66,7 +66,7 @@ class Runner(Handler):
         self.page_size = page_size
         self.dtype = dtype
         self.name = f"{type(model).__name__} ({model.config.model_type})"
-        self.max_length = _max_length(model)
+        self.max_length = max_length_of(model)
         self.attends: dict[int, Attends] = {}
         self.shapes: dict[int, Shape] = {}
         self.layout: StepLayout | None = None
@@ -277,7 +277,7 @@ def _probe_ids(model: PreTrainedModel) -> list[Tensor]:
     return [torch.randint(0, vocabulary, (length,), generator=draw) for length in (23, 17)]
 
 
-def _max_length(model: PreTrainedModel) -> int:
+def max_length_of(model: PreTrainedModel) -> int:
     """Positions that the model was made for."""
     config = model.config.get_text_config()
     written = getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None) or 1 << 20

@@ -59,6 +59,11 @@ def compare(
         rows = _rows(loaded.model, plans, ids, backend, time, report)
     finally:
         loaded.model.train(training)
+    return described(loaded, ids, rows)
+
+
+def described(loaded: Loaded, ids: torch.Tensor, rows: tuple[Row, ...]) -> Comparison:
+    """The rows of blocks [N,T] of token ids with what they were measured on."""
     name = Path(loaded.model.config.name_or_path or "").name or type(loaded.model).__name__
     made = {"threads": torch.get_num_threads(), "dtype": str(loaded.model.dtype).removeprefix("torch.")}
     return Comparison(name, ids.shape[0] * (ids.shape[1] - 1), ids.shape[1], rows, made)

@@ -55,6 +55,17 @@ def qualities(model: nn.Module, plans: Sequence[Plan], blocks: Tensor, backend: 
     return [total.quality() for total in sums]
 
 
+def qualities_beside(source: nn.Module, changed: nn.Module, blocks: Tensor) -> Quality:
+    """The quality of a changed model beside the model that it was made of, on blocks [N,T] of token ids."""
+    total = Sums()
+    for ids in blocks:
+        own, own_outputs = predicted(source, NOTHING, ids)
+        logits, outputs = predicted(changed, NOTHING, ids)
+        _add_predictions(total, own, logits, ids)
+        _add_outputs(total, own_outputs, outputs)
+    return total.quality()
+
+
 @torch.no_grad()
 def predicted(
     model: nn.Module, plan: Plan, ids: Tensor, backend: str = "model"

@@ -17,18 +17,16 @@ from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
 
 from regard.errors import UserError
 from regard.hf.attach import check_layers, check_swappable, checked
-from regard.hf.calls import read
+from regard.hf.calls import read as read_call
 from regard.hf.computing import Computing
-from regard.hf.layers import attention_modules, layer_ids
-from regard.hf.plan import Plan, Rule, plan_of
+from regard.hf.plan import Plan, plan_of
 from regard.hf.seam import AttentionCall, handling
 from regard.hf.watcher import Watcher
 from regard.protocol import Attention
-from regard.recurrent.recurrence import Recurrence
 from regard.swap.cache.handler import plain_rows
 from regard.swap.cache.layer import Place, PolicyLayer
 from regard.swap.cache.own_size import StateLayer, layer_for
-from regard.swap.learned import Gated, gated
+from regard.swap.parameters import read, with_parameters
 
 NAME = "swapped_attention"
 
@@ -49,7 +47,7 @@ class Staying(Computing):
         if layer.seen:
             return layer.attend(call.query).transpose(1, 2).contiguous()
         where = self.watcher.ids[id(call.module)].name
-        data = read(call, where)
+        data = read_call(call, where)
         if isinstance(layer, StateLayer):
             return layer.read_prompt(data, where).transpose(1, 2).contiguous()
         layer.read_prompt(data, plain_rows(data, where))
@@ -71,6 +69,17 @@ def _held(model: nn.Module) -> _Held | None:
     return vars(model).get("_regard_swap")
 
 
+def plan_held(model: nn.Module) -> Plan:
+    """The plan of a swapped model, with the parameters that it brought.
+
+    Raises UserError for a model that was not swapped.
+    """
+    held = _held(model)
+    if held is None:
+        raise UserError(f"{type(model).__name__} was not swapped; call regard.swap(model, mechanism) before")
+    return held.handler.plan
+
+
 def swap(
     model: nn.Module,
     mechanism: Attention | Plan | str,
@@ -80,9 +89,10 @@ def swap(
 ) -> PreTrainedModel:
     """Change a transformers model's attention for good, and give the model back.
 
-    mechanism: a mechanism, its text, or a plan, as `regard.attach` takes them. A recurrence that reads gates brings
-    them as parameters of the model, read off its keys and open at first. `generate` keeps a cache of the mechanism's
-    own size: a window its window, a state its state. `save_pretrained` writes it all, `regard.load` brings it back.
+    mechanism: a mechanism, its text, or a plan, as `regard.attach` takes them. Gates, feature maps and the tensors of
+    linformer(slots, tokens) and neural_memory(hidden) become parameters of the model. `generate` keeps a cache of the
+    mechanism's own size: a window its window, a state its state. `save_pretrained` writes it all, `regard.load` brings
+    it back.
     The model can be attached as before. Raises Unsupported for models that compute attention in their own code, and
     for a model that was swapped already.
     """
@@ -90,11 +100,14 @@ def swap(
     check_swappable(inner)
     if _held(inner) is not None:
         raise UserError(f"{type(inner).__name__} was swapped already; load the model anew to swap it another way")
-    plan = plan_of(mechanism, layers, heads)
+    plan = plan_of(mechanism, layers, heads, read)
     watcher = Watcher(inner, ())
     check_layers(watcher, plan.named_layers)
+    whole, added = with_parameters(inner, plan)
     inner.config.regard_swap = str(plan)
-    handler, leaving = Staying(watcher, _with_parameters(inner, plan)), ExitStack()
+    if added:
+        inner.add_module(NAME, added.to(inner.device, inner.dtype))
+    handler, leaving = Staying(watcher, whole), ExitStack()
     leaving.enter_context(handling(inner, handler))
     vars(inner)["_regard_swap"] = _Held(handler, leaving)
     inner._prepare_cache_for_generation = _Caching(inner)  # type: ignore[assignment]
@@ -116,28 +129,6 @@ def released(model: PreTrainedModel) -> PreTrainedModel:
     if hasattr(model, NAME):
         delattr(model, NAME)
     return model
-
-
-def _with_parameters(model: PreTrainedModel, plan: Plan) -> Plan:
-    """The plan with the gates of recurrences in modules of the model, a layer's its own."""
-    ids = layer_ids(model)
-    rules: list[Rule] = []
-    added = nn.ModuleDict()
-    config: Any = model.config.get_text_config()
-    heads = int(config.num_attention_heads)
-    groups = int(getattr(config, "num_key_value_heads", None) or heads)
-    width = int(getattr(config, "head_dim", None) or config.hidden_size // heads)
-    for number in sorted({ids[id(module)].index for _, module in attention_modules(model)}):
-        found = {id(a): a for a in (plan.of_head(number, head) for head in range(heads))}
-        attention = next(iter(found.values()))
-        if len(found) == 1 and isinstance(attention, Recurrence):
-            made = gated(attention, heads, groups, width)
-            if isinstance(made, Gated):
-                added[str(number)] = made.module
-                rules.append(Rule(made.name, made, frozenset([number])))
-    if added:
-        model.add_module(NAME, added.to(model.device, model.dtype))
-    return Plan((*rules, *plan.rules))
 
 
 class _Caching:

@@ -54,7 +54,7 @@ def test_a_cache_has_the_mechanisms_own_size() -> None:
     out = model.generate(ids[:1], return_dict_in_generate=True, **SETTINGS)
     state, window = out.past_key_values.layers
     assert isinstance(state, StateLayer) and isinstance(window, PolicyLayer)
-    assert state.nbytes == 4 * 8 * 9 * 4
+    assert state.nbytes == 4 * 16 * 9 * 4  # its maps make two features of each channel
     seen = ids.shape[1] + 11
     assert all(window.kept(0, g) == [0, 1, *range(seen - 3, seen)] for g in range(2))
 
@@ -63,7 +63,8 @@ def test_a_swapped_model_is_saved_and_comes_back(tmp_path: Path) -> None:
     model, ids = built()
     regard.swap(model, "0: gla; *: window(6)")
     module = getattr(model, NAME)["0"]
-    assert {name.split(".")[-1] for name in module.state_dict()} == {"log_decay_weight", "log_decay_bias"}
+    maps = {f"{t}_{what}" for t in "qk" for what in ("weight", "bias")}
+    assert {name.split(".")[-1] for name in module.state_dict()} == {"log_decay_weight", "log_decay_bias", *maps}
     with torch.no_grad():
         for parameter in module.parameters():
             parameter.normal_()
@@ -141,3 +142,36 @@ def test_a_mistake_is_one_sentence() -> None:
         regard.cache(model, "h2o(0.5)")
     with pytest.raises(UserError, match="was not swapped"):
         cache_of(built()[0])
+
+
+def test_a_memory_and_projections_are_parameters_that_are_saved_and_come_back(tmp_path: Path) -> None:
+    model, ids = built()
+    regard.swap(model, "0: neural_memory(8); *: own")
+    names = {name.removeprefix(f"{NAME}.") for name, _ in model.named_parameters() if name.startswith(NAME)}
+    assert {"0.memory.w_1", "0.memory.w_2", "0.gates.rate_bias"} <= names
+    model(ids, labels=ids).loss.backward()
+    assert all(float(p.grad.abs().max()) > 0 for n, p in model.named_parameters() if "memory.w" in n)
+    with torch.no_grad():
+        getattr(model, NAME)["0"]["memory"].w_1.mul_(1.5)
+        expected = model(ids).logits
+        assert (stepwise(model, ids) - expected).abs().max() <= 1e-4
+    model.save_pretrained(tmp_path)
+    loaded = regard.load(tmp_path).model
+    with torch.no_grad():
+        assert (loaded(ids).logits - expected).abs().max() <= 1e-5
+
+
+def test_linformers_projections_mix_tokens_of_an_encoder_and_nothing_else() -> None:
+    model, ids = BY_NAME["bert"].build(std=0.12), feed(BY_NAME["bert"], length=14)["input_ids"]
+    regard.swap(model, "linformer(4, 14)")
+    with torch.no_grad():
+        assert model(ids).last_hidden_state.isfinite().all()
+        with pytest.raises(UserError, match="up to 14 tokens"):
+            model(torch.cat([ids, ids], 1))
+    decoder, ids = built()
+    regard.swap(decoder, "linformer(4, 14)")
+    with pytest.raises(UserError, match="these keys are slots"), torch.no_grad():
+        decoder(ids)
+    for form, said in (("linformer(4)", "slots and tokens"), ("neural_memory(none)", "whole numbers")):
+        with pytest.raises(UserError, match=said):
+            regard.swap(built()[0], form)

@@ -36,6 +36,9 @@ def serve(
     ] = None,
     chat_template: Annotated[Path | None, typer.Option(help="A chat template to use in place of the model's.")] = None,
     prefix_cache: Annotated[bool, typer.Option(help="Share pages of prompts that begin alike.")] = True,
+    cache_policy: Annotated[
+        str | None, typer.Option(help="Keep less of each prompt, such as 'h2o(0.25)'; needs --no-prefix-cache.")
+    ] = None,
     patience: Annotated[float, typer.Option(help="Seconds that answers may take to finish when stopping.")] = 30.0,
 ) -> None:
     """Serve a causal language model to many users; answers can say what they attended to.
@@ -57,5 +60,6 @@ def serve(
     options = Options(
         model, name, read_memory(memory), page_size, page_dtype, max_running, max_waiting, token_budget, max_length,
         max_seconds, prefix_cache, api_key, chat_template, patience=patience, weights=weights,
+        cache_policy=cache_policy,
     )  # fmt: skip
     run(options, host, port)

@@ -35,6 +35,13 @@ def swap(
         float | None,
         typer.Option(help="Choose where one MECHANISM goes, for at most so many bits per token; prints a plan."),
     ] = None,
+    heal: Annotated[
+        int | None, typer.Option(help="Train each MECHANISM for so many steps; rows before and after.")
+    ] = None,
+    heal_text: Annotated[Path | None, typer.Option(help="File of text to heal on; TEXT is held out.")] = None,
+    heal_to: Annotated[
+        Path | None, typer.Option(help="Directory for the healed models; a healing that it holds goes on.")
+    ] = None,
     out: Annotated[list[Path] | None, typer.Option(help="File to write: html, png, svg, json. Repeatable.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print all numbers as JSON.")] = False,
 ) -> None:
@@ -55,21 +62,61 @@ def swap(
         _choose(name, given, _text_of(text), budget_loss, context, blocks, as_json)
         return
     files = [writable(path, (".html", ".png", ".svg", ".json")) for path in out or ()]
-    comparison = compare(
-        name,
-        given,
-        _text_of(text),
-        layers=numbers_in(layers, "--layers"),
-        heads=numbers_in(heads, "--heads"),
-        context=context,
-        blocks=blocks,
-        backend=backend,
-        report=progress,
-    )
+    some_layers, some_heads = numbers_in(layers, "--layers"), numbers_in(heads, "--heads")
+    predicted = _text_of(text)
+    if heal is not None:
+        comparison = _healed(name, given, predicted, heal, heal_text, heal_to, context, blocks, some_layers, some_heads)
+    elif heal_text is not None or heal_to is not None:
+        raise UserError("--heal-text and --heal-to say how to heal; give --heal with a number of steps")
+    else:
+        comparison = compare(
+            name,
+            given,
+            predicted,
+            layers=some_layers,
+            heads=some_heads,
+            context=context,
+            blocks=blocks,
+            backend=backend,
+            report=progress,
+        )
     for path in files:
         _write(path, comparison)
         print(f"wrote {path}", file=sys.stderr)
     print(as_text(comparison.json()) if as_json else "\n".join(lines(comparison)))
+
+
+def _healed(
+    model: str | None,
+    mechanisms: list[str],
+    text: str,
+    steps: int,
+    heal_text: Path | None,
+    heal_to: Path | None,
+    context: int | None,
+    blocks: int | None,
+    layers: list[int] | None,
+    heads: list[int] | None,
+) -> Comparison:
+    from regard.swap.healing.compare import compare_healed
+    from regard.swap.healing.recipe import Recipe
+
+    if heal_text is None:
+        raise UserError("healing trains on a text that is not the one predicted; give --heal-text FILE")
+    recipe = Recipe(steps=steps, context=context)
+    return compare_healed(
+        model,
+        mechanisms,
+        text,
+        _text_of(heal_text),
+        recipe,
+        layers=layers,
+        heads=heads,
+        context=context,
+        blocks=blocks,
+        folder=heal_to,
+        report=progress,
+    )
 
 
 def _choose(

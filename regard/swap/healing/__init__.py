@@ -1,0 +1,1 @@
+"""Healing: a swapped model learns to predict as it did before."""
