@@ -1,6 +1,6 @@
 // The arrays of a scene: base64 of zlib-deflated little-endian numbers (regard/view/arrays.py).
 
-const TYPES = { float32: Float32Array, float16: Uint16Array, uint8: Uint8Array, log8: Uint8Array, int16: Int16Array, int32: Int32Array };
+const TYPES = { float64: Float64Array, float32: Float32Array, float16: Uint16Array, uint8: Uint8Array, log8: Uint8Array, int16: Int16Array, int32: Int32Array };
 
 export async function inflated(blobs) {
   return Promise.all(blobs.map(inflate));
