@@ -12,7 +12,7 @@ from regard.errors import UserError
 from regard.explain.example import MADE_UP, MOST_TOKENS, SENTENCE, WIDTH
 from regard.explain.maths import mathml
 from regard.lesson import mechanisms, models
-from regard.lesson.written import kept, written
+from regard.lesson.written import Pool, kept, raw, written
 from regard.view.arrays import Reference, Shelf
 from regard.view.page import filled
 from regard.view.words import visible
@@ -44,15 +44,15 @@ def page(
             f"the page shows sentences of {min(words)} to {max(words)} words, got {sentence_words(sentence)}; "
             "give a shorter one, and type others in the page"
         )
-    shelf = Shelf()
+    shelf, pool = Shelf(), Pool()
     cards = [card for card in CATALOGUE.values() if card.factory is not None]
     programs = {}
     for done, card in enumerate(cards):
-        programs[card.name] = kept({str(n): _mechanism(mechanisms.of_card(card, n), shelf) for n in words}, shelf)
+        programs[card.name] = kept({str(n): _mechanism(mechanisms.of_card(card, n), pool) for n in words}, shelf)
         told((done + 1) / len(cards))
-    programs |= _models(language.model, translator.model, shelf)
+    programs |= _models(language.model, translator.model, shelf, pool)
     about = _about(language, translator, max(words))
-    scene = {"programs": programs, "about": kept(about, shelf), "arrays": shelf.blobs}
+    scene = {"programs": programs, "about": kept(about, shelf), "numbers": raw(pool.bytes, shelf), "arrays": shelf.blobs}
     body = _body(language.model, translator.model, sentence)
     title = "Attention, from the bottleneck to the Transformer · regard"
     return filled("lesson.html", title, scene, entry="lesson", styles=("page.css", "lesson.css"), body=body)
@@ -62,16 +62,16 @@ def sentence_words(sentence: str) -> int:
     return len(re.findall(r"\w+|[^\w\s]", sentence))
 
 
-def _mechanism(made: mechanisms.Recorded, shelf: Shelf) -> dict[str, Any]:
-    program = None if made.program is None else written(made.program, shelf)
+def _mechanism(made: mechanisms.Recorded, pool: Pool) -> dict[str, Any]:
+    program = None if made.program is None else written(made.program, pool)
     return {"program": program, "keys": made.keys, "refused": made.refused, "unobservable": made.unobservable}
 
 
-def _models(language: Any, translator: Any, shelf: Shelf) -> dict[str, Reference]:
-    programs = {"model": kept(written(models.language_model(language, PROMPT_TOKENS), shelf), shelf)}
+def _models(language: Any, translator: Any, shelf: Shelf, pool: Pool) -> dict[str, Reference]:
+    programs = {"model": kept(written(models.language_model(language, PROMPT_TOKENS), pool), shelf)}
     for count in range(1, MOST_PIECES + 1):
-        programs[f"encoder {count}"] = kept(written(models.encoder(translator, count), shelf), shelf)
-        programs[f"decoder {count}"] = kept(written(models.decoder(translator, count), shelf), shelf)
+        programs[f"encoder {count}"] = kept(written(models.encoder(translator, count), pool), shelf)
+        programs[f"decoder {count}"] = kept(written(models.decoder(translator, count), pool), shelf)
     return programs
 
 

@@ -7,7 +7,8 @@ export async function inflated(blobs) {
 }
 
 async function inflate(text) {
-  const bytes = Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
+  const letters = atob(text), bytes = new Uint8Array(letters.length);
+  for (let at = 0; at < bytes.length; at++) bytes[at] = letters.charCodeAt(at);
   const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"));
   return new Response(stream).arrayBuffer();
 }
@@ -16,12 +17,14 @@ async function inflate(text) {
 export function part(buffers, reference, place) {
   const size = reference.shape.slice(1).reduce((a, b) => a * b, 1);
   const raw = new TYPES[reference.type](buffers[reference.at]).subarray(place * size, (place + 1) * size);
-  if (reference.type === "float16") return Float32Array.from(raw, (code) => halves()[code]);
-  if (reference.type === "log8") {
-    const table = logTable(reference.floor, reference.top);
-    return Float32Array.from(raw, (code) => table[code]);
-  }
-  return raw;
+  if (reference.type === "float16") return looked(raw, halves());
+  return reference.type === "log8" ? looked(raw, logTable(reference.floor, reference.top)) : raw;
+}
+
+function looked(codes, table) {
+  const numbers = new Float32Array(codes.length);
+  for (let at = 0; at < codes.length; at++) numbers[at] = table[codes[at]];
+  return numbers;
 }
 
 // All of a one-dimensional array.

@@ -21,10 +21,21 @@ const TWO = {
   logical_and: truth((a, b) => a && b), logical_or: truth((a, b) => a || b), remainder: (a, b) => a - b * Math.floor(a / b),
 };
 
+// What an operand has at each place of a result.
+function spread(sizes, { sizes: mine, values }) {
+  if (values.length === 1) return () => values[0];
+  if (values.length === count(sizes)) return (i) => values[i];
+  const at = met(sizes, mine);
+  return (i) => values[at[i]];
+}
+
 // The numbers of operands that meet, handed to `each`: a result of the sizes of `out`.
 function joined(stores, out, operands, each) {
-  const sizes = sizesOf(out), given = operands.map((operand) => arrayOf(stores, operand)), at = given.map((x) => met(sizes, x.sizes));
-  return Float64Array.from({ length: count(sizes) }, (_, i) => each(...given.map((x, n) => x.values[at[n][i]])));
+  const sizes = sizesOf(out), made = new Float64Array(count(sizes)), [a, b, c] = operands.map((operand) => spread(sizes, arrayOf(stores, operand)));
+  if (c) for (let i = 0; i < made.length; i++) made[i] = each(a(i), b(i), c(i));
+  else if (b) for (let i = 0; i < made.length; i++) made[i] = each(a(i), b(i));
+  else for (let i = 0; i < made.length; i++) made[i] = each(a(i));
+  return made;
 }
 
 const sum = (a) => (x, y) => x + (a.alpha ?? 1) * y;

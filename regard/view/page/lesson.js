@@ -13,14 +13,14 @@ async function start() {
   loadTables(JSON.parse(byId("colours").textContent));
   theme(matchMedia("(prefers-color-scheme: dark)").matches);
   if (typeof DecompressionStream === "undefined") throw new Error("this page needs a browser from 2023 or later (DecompressionStream)");
-  const buffers = await inflated(given.arrays), programs = new Map(), numbers = new Map();
+  const buffers = await inflated(given.arrays), programs = new Map(), numbers = new Map(), pool = buffers[given.numbers.at];
   const json = (reference) => JSON.parse(new TextDecoder().decode(whole(buffers, reference)));
   const lesson = {
     about: json(given.about),
     program: (name) => programs.get(name) || programs.set(name, json(given.programs[name])).get(name),
     constants: (reference) => {
-      const name = `${reference.at} ${reference.type}`;
-      if (!numbers.has(name)) numbers.set(name, whole(buffers, { ...reference, shape: [reference.shape.reduce((a, b) => a * b, 1)] }));
+      const { begin, bytes, type, shape } = reference, name = `${begin} ${bytes} ${type}`;
+      if (!numbers.has(name)) numbers.set(name, whole([pool.slice(begin, begin + bytes)], { at: 0, type, shape: [shape.reduce((a, b) => a * b, 1)] }));
       return numbers.get(name);
     },
   };

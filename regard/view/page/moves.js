@@ -67,8 +67,10 @@ function indexed(stores, from, indices, sizes) {
   return places;
 }
 
-function put(stores, a, out) {
-  const made = arrayOf(stores, a.self), values = arrayOf(stores, a.values);
+const copied = ({ sizes, values }) => ({ sizes, values: Float64Array.from(values) });
+
+function put(stores, a) {
+  const made = copied(arrayOf(stores, a.self)), values = arrayOf(stores, a.values);
   const tensors = a.indices.filter((piece) => piece).map((piece) => sizesOf(piece));
   const shape = tensors.reduce((most, sizes) => (count(sizes) >= count(most) ? sizes : most), []);
   const first = a.indices.findIndex((piece) => piece), free = made.sizes.filter((_, dim) => !a.indices[dim]);
@@ -85,7 +87,7 @@ function gather(stores, a, out) {
 }
 
 const scatter = (join) => (stores, a) => {
-  const given = arrayOf(stores, a.self), at = arrayOf(stores, a.index), from = a.src === undefined ? null : arrayOf(stores, a.src), dim = a.dim < 0 ? a.dim + given.sizes.length : a.dim;
+  const given = copied(arrayOf(stores, a.self)), at = arrayOf(stores, a.index), from = a.src === undefined ? null : arrayOf(stores, a.src), dim = a.dim < 0 ? a.dim + given.sizes.length : a.dim;
   everywhere(at.sizes, (index, place) => {
     const into = placeIn(given.sizes, index.map((i, n) => (n === dim ? at.values[place] : i)));
     given.values[into] = join(given.values[into], from ? from.values[placeIn(from.sizes, index)] : Number(a.value));
@@ -108,7 +110,7 @@ function embedding(stores, a, out) {
   return Float64Array.from({ length: at.length * wide }, (_, n) => table.values[at[Math.floor(n / wide)] * wide + (n % wide)]);
 }
 
-const select = (stores, a, out) => gatherRows(arrayOf(stores, a.self), a.dim, arrayOf(stores, a.index).values);
+const select = (stores, a) => gatherRows(arrayOf(stores, a.self), a.dim, arrayOf(stores, a.index).values);
 
 function gatherRows(given, dim, at) {
   const [outer, size, inner] = around(given.sizes, dim);

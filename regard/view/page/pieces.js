@@ -15,14 +15,38 @@ function places({ at: [, offset], of: [sizes, strides] }) {
   return found;
 }
 
+// Whether a piece is its storage's numbers one after the other.
+function isPlain([sizes, strides]) {
+  let step = 1;
+  for (let dim = sizes.length - 1; dim >= 0; dim--) {
+    if (sizes[dim] !== 1 && strides[dim] !== step) return false;
+    step *= sizes[dim];
+  }
+  return true;
+}
+
+const kept = new WeakMap(); // numbers that never change -> what was read of them, by piece
+
 export function read(stores, piece) {
-  const from = stores[piece.at[0]], where = places(piece), values = new Float64Array(where.length);
+  const from = stores[piece.at[0]];
+  if (!stores.fixed.has(piece.at[0])) return taken(from, piece);
+  if (!kept.has(from)) kept.set(from, new Map());
+  const name = `${piece.at[1]} ${piece.of[0]} ${piece.of[1]}`, known = kept.get(from);
+  if (!known.has(name)) known.set(name, taken(from, piece));
+  return known.get(name);
+}
+
+function taken(from, piece) {
+  if (isPlain(piece.of)) return Float64Array.from(from.subarray(piece.at[1], piece.at[1] + count(piece.of[0])));
+  const where = places(piece), values = new Float64Array(where.length);
   for (let i = 0; i < where.length; i++) values[i] = from[where[i]];
   return values;
 }
 
 export function write(stores, piece, values) {
-  const into = stores[piece.at[0]], where = places(piece), spread = values.length === 1;
+  const into = stores[piece.at[0]], spread = values.length === 1;
+  if (isPlain(piece.of) && !spread) return into.set(values, piece.at[1]);
+  const where = places(piece);
   for (let i = 0; i < where.length; i++) into[where[i]] = values[spread ? 0 : i];
 }
 

@@ -9,7 +9,9 @@ import { PRODUCTS } from "./products.js";
 // {name: {sizes, values}} of the outputs. inputs: {name: numbers}; constants: storage -> its numbers.
 export function run(program, inputs, constants) {
   const stores = program.sizes.map((size, number) => (number in program.constants ? null : new Float64Array(size)));
-  for (const [number, name] of Object.entries(program.constants)) stores[number] = program.written.includes(Number(number)) ? Float64Array.from(constants(name)) : constants(name);
+  const written = new Set(program.written), names = Object.entries(program.constants).map(([number, name]) => [Number(number), name]);
+  stores.fixed = new Set(names.map(([number]) => number).filter((number) => !written.has(number)));
+  for (const [number, name] of names) stores[number] = written.has(number) ? Float64Array.from(constants(name)) : constants(name);
   for (const [name, piece] of Object.entries(program.inputs)) write(stores, piece, inputs[name]);
   for (const [name, given, outs, kind] of program.steps) {
     results(stores, name.replace(/(?<=[a-z])_$/, ""), given, outs, kind).forEach((values, at) => outs[at] && write(stores, outs[at], values));
