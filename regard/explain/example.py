@@ -131,9 +131,7 @@ def _projects(attention: Attention) -> bool:
     return any(isinstance(part, Project) and part.w_v is not None for _, part in attention.composition())
 
 
-def _plain_inputs(
-    tokens: list[str], key_tokens: list[str], heads: int, groups: int, embed: Embed = embedded
-) -> Inputs:
+def _plain_inputs(tokens: list[str], key_tokens: list[str], heads: int, groups: int, embed: Embed = embedded) -> Inputs:
     q, k, v = (
         (embed(words) @ projection(which, count))[None]
         for which, words, count in ((1, tokens, heads), (2, key_tokens, groups), (3, key_tokens, groups))

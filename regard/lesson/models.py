@@ -72,9 +72,11 @@ def tokenizer(fast: Any) -> dict[str, Any]:
     Raises UserError for a tokenizer of another kind.
     """
     about = json.loads(fast.backend_tokenizer.to_str())
-    kinds = {each.get("type") for each in _each(about["pre_tokenizer"])}
+    kinds = {each.get("type") for each in _each(about["pre_tokenizer"] or {})}
     if about["model"]["type"] != "BPE" or not kinds & {"ByteLevel", "Metaspace"}:
-        raise UserError("the page reads byte-pair tokenizers, of bytes or with a mark before words; this one is neither")
+        raise UserError(
+            "the page reads byte-pair tokenizers, of bytes or with a mark before words; this one is neither"
+        )
     model = about["model"]
     return {
         "vocab": model["vocab"],

@@ -52,7 +52,12 @@ def page(
         told((done + 1) / len(cards))
     programs |= _models(language.model, translator.model, shelf, pool)
     about = _about(language, translator, max(words))
-    scene = {"programs": programs, "about": kept(about, shelf), "numbers": raw(pool.bytes, shelf), "arrays": shelf.blobs}
+    scene = {
+        "programs": programs,
+        "about": kept(about, shelf),
+        "numbers": raw(pool.bytes, shelf),
+        "arrays": shelf.blobs,
+    }
     body = _body(language.model, translator.model, sentence)
     title = "Attention, from the bottleneck to the Transformer · regard"
     return filled("lesson.html", title, scene, entry="lesson", styles=("page.css", "lesson.css"), body=body)
@@ -82,8 +87,12 @@ def _about(language: Loaded, translator: Loaded, most: int) -> dict[str, Any]:
         "most": min(most, MOST_TOKENS),
         "width": WIDTH,
         "first": "window",
-        "families": [[family, [x.name for x in known if x.factory is not None]] for family, known in families().items()],
-        "cards": {x.name: {name: getattr(x, name) for name in ("line", "source", "attends", "time", "memory")} for x in cards},
+        "families": [
+            [family, [x.name for x in known if x.factory is not None]] for family, known in families().items()
+        ],
+        "cards": {
+            x.name: {name: getattr(x, name) for name in ("line", "source", "attends", "time", "memory")} for x in cards
+        },
         "translator": {
             "tokenizer": models.tokenizer(translator.tokenizer),
             "samples": list(SAMPLES),
