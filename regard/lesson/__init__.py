@@ -1,1 +1,1 @@
-"""The page that teaches: from the bottleneck of an encoder–decoder to the Transformer, computed on the reader's words."""
+"""The page that teaches: from an encoder–decoder's bottleneck to the Transformer, on the reader's words."""

@@ -103,7 +103,7 @@ def _restated(recorder: Recorder) -> Iterator[None]:
 
     def encoded(cells: _Cells) -> Any:
         flags = cells.flags
-        return encode_runs(lambda begin, end: flags[:, :, begin:end], *flags.shape[2:], 1, max_runs=None)
+        return encode_runs(lambda begin, end: flags[:, :, begin:end], flags.shape[2], flags.shape[3], 1, max_runs=None)
 
     search, narrow, encode_runs = sparse._threshold, select.narrowed, ranges.encode
     with (

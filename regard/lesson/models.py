@@ -1,4 +1,4 @@
-"""The embedded models as programs: the language model on a text, the translator's encoder, and a step of its decoder."""
+"""The embedded models as programs: the language model, the translator's encoder, and a step of its decoder."""
 
 from __future__ import annotations
 
@@ -74,9 +74,7 @@ def tokenizer(fast: Any) -> dict[str, Any]:
     about = json.loads(fast.backend_tokenizer.to_str())
     kinds = {each.get("type") for each in _each(about["pre_tokenizer"] or {})}
     if about["model"]["type"] != "BPE" or not kinds & {"ByteLevel", "Metaspace"}:
-        raise UserError(
-            "the page reads byte-pair tokenizers, of bytes or with a mark before words; this one is neither"
-        )
+        raise UserError("the page reads only byte-pair tokenizers of bytes, or with a mark before words")
     model = about["model"]
     return {
         "vocab": model["vocab"],

@@ -27,6 +27,7 @@ PROMPT_TOKENS = 24
 LONGEST_WRITTEN = 20
 PROMPT = "A fluffy blue creature roamed the forest. A fluffy blue"
 SAMPLES = ("mardi 3 mai 1988", "vierhundertsiebenundzwanzig", "le vingt et un juin", "neuf mille quatre-vingt-douze")
+FACTS = ("line", "source", "attends", "time", "memory")
 Told = Callable[[float], None]
 
 
@@ -60,7 +61,14 @@ def page(
     }
     body = _body(language.model, translator.model, sentence)
     title = "Attention, from the bottleneck to the Transformer · regard"
-    return filled("lesson.html", title, scene, entry="lesson", styles=("page.css", "lesson.css"), body=body)
+    return filled(
+        "lesson.html",
+        title,
+        scene | {"arrays": shelf.blobs},
+        entry="lesson",
+        styles=("page.css", "lesson.css"),
+        body=body,
+    )
 
 
 def sentence_words(sentence: str) -> int:
@@ -90,9 +98,7 @@ def _about(language: Loaded, translator: Loaded, most: int) -> dict[str, Any]:
         "families": [
             [family, [x.name for x in known if x.factory is not None]] for family, known in families().items()
         ],
-        "cards": {
-            x.name: {name: getattr(x, name) for name in ("line", "source", "attends", "time", "memory")} for x in cards
-        },
+        "cards": {x.name: {name: getattr(x, name) for name in FACTS} for x in cards},
         "translator": {
             "tokenizer": models.tokenizer(translator.tokenizer),
             "samples": list(SAMPLES),

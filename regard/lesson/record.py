@@ -114,7 +114,7 @@ class Recorder(TorchDispatchMode):
             self.constants[number] = flat
             return _piece(number, 0, value.shape, strides)
         number = self.numbers[value.untyped_storage().data_ptr()]
-        return _piece(number, value.storage_offset(), value.shape, value.stride())
+        return _piece(number, int(value.storage_offset()), value.shape, value.stride())
 
     def _said(self, argument: Any) -> Any:
         if isinstance(argument, Tensor):
@@ -164,7 +164,7 @@ def _kind(value: Tensor) -> str:
 def _flat(value: Tensor) -> tuple[Tensor, Sequence[int]]:
     """The numbers as they lie in memory where they fill it, so that a matrix and its transpose are the same numbers;
     and the strides of `value` over them."""
-    order = sorted(range(value.ndim), key=lambda dim: -value.stride(dim))
+    order = sorted(range(value.ndim), key=lambda dim: -value.stride()[dim])
     if not value.permute(order).is_contiguous():
         value = value.contiguous()
         order = list(range(value.ndim))

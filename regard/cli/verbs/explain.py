@@ -31,9 +31,7 @@ def explain(
     as_json: Annotated[bool, typer.Option("--json", help="Print the explanation, or the catalogue, as JSON.")] = False,
     page: Annotated[
         Path | None,
-        typer.Option(
-            help="HTML file to write: a page that teaches, from the bottleneck to the Transformer, computed live."
-        ),
+        typer.Option(help="HTML file to write: a page that teaches, from the bottleneck to the Transformer, live."),
     ] = None,
 ) -> None:
     """Explain a mechanism: equation, source, cost, what it can attend to, and every step on a sentence.
