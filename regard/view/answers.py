@@ -22,6 +22,7 @@ from regard.seeing.trace import Layer, Trace
 from regard.view.links import strongest
 from regard.view.pyramid import Pyramid, TileAsk, tile_tokens
 from regard.view.served import head_scene, served_scene
+from regard.view.way import rollout
 
 LINKS = 12
 STEPS = 3
@@ -207,6 +208,12 @@ def _step(seen: Pyramid, place: int, head: int, batch: int, fields: Fields) -> b
     return packed({"row": row, "links": links})
 
 
+def _way(seen: Pyramid, place: int, head: int, batch: int, fields: Fields) -> bytes:
+    """layer, row (a slot): rollout from this token of the layer down. Numbers: a row per layer, the top first."""
+    row = fields.number("row", seen.sizes(seen.trace.layers[place])[0])
+    return packed({"row": row}, rollout(seen.trace, place, row, batch).float())
+
+
 Question = Callable[[Pyramid, int, int, int, Fields], bytes]
 QUESTIONS: dict[str, Question] = {
     "tile": _tile,
@@ -215,4 +222,5 @@ QUESTIONS: dict[str, Question] = {
     "head": _head,
     "step": _step,
     "mass": _mass,
+    "way": _way,
 }

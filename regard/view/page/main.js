@@ -21,6 +21,7 @@ import { colourStrips, drawStrips, stripsFit } from "./strip.js";
 import { fromText, isZoomed } from "./view.js";
 import { drawWalk, settle, isTrail } from "./walk.js";
 import { onArrival } from "./wanted.js";
+import { drawWay } from "./way.js";
 import { plural } from "./words.js";
 
 let pictures = [];
@@ -64,7 +65,7 @@ function checked(wanted) {
   for (const each of pictures) each.weighBy(next.of);
   if (!["log", "power", "lift"].includes(next.scale)) next.scale = "log";
   if (!["numbers", "ranked", "maps"].includes(next.grid)) next.grid = "numbers";
-  if (!["matrix", "lines", "layer"].includes(next.shape)) next.shape = "matrix";
+  if (!["matrix", "lines", "layer", "way"].includes(next.shape)) next.shape = "matrix";
   if (!["up", "down"].includes(next.order)) next.order = "down";
   if (!["looks", "lookers"].includes(next.by)) next.by = "looks";
   if (!of.scene.layers.length || !isTrail(of, next.trail)) next.trail = "";
@@ -95,14 +96,15 @@ function drawFrame(given) {
 
 // The head as a matrix, or as lines between two columns.
 function drawShape() {
-  const lines = state.shape === "lines" && !picture().scene.signed, layer = state.shape === "layer";
-  choice(byId("shape"), [["matrix", "matrix", "a cell per pair"], ...(picture().scene.signed ? [] : [["lines", "lines", "a line per link, several heads at once"]]), ["layer", "layer", "all heads of the layer, small"]], state.shape, (shape) => set({ shape }));
+  const { signed } = picture().scene, lines = state.shape === "lines" && !signed, layer = state.shape === "layer", way = state.shape === "way" && !signed;
+  choice(byId("shape"), [["matrix", "matrix", "a cell per pair"], ...(picture().scene.signed ? [] : [["lines", "lines", "a line per link, several heads at once"]]), ["layer", "layer", "all heads of the layer, small"], ...(signed ? [] : [["way", "way", "where the chosen token came from, layer by layer"]])], state.shape, (shape) => set({ shape }));
   byId("lines").hidden = !lines;
-  for (const id of ["frame", "map-legend", "map-said"]) byId(id).hidden = lines || (layer && id === "frame");
-  document.querySelector("#map .controls").hidden = lines;
+  for (const id of ["frame", "map-legend", "map-said"]) byId(id).hidden = lines || way || (layer && id === "frame");
+  document.querySelector("#map .controls").hidden = lines || way;
   drawLines(picture(), lines);
   drawSiblings(picture(), layer);
-  if (!lines && !layer) redraw();
+  drawWay(picture(), way);
+  if (!lines && !layer && !way) redraw();
 }
 
 // Which Trace is looked at, where several are open.
@@ -156,6 +158,7 @@ function arrived(what) {
     drawSiblings(picture(), state.shape === "layer");
     drawThumbnails(pictures, names);
   }
+  if (what === "way") drawWay(picture(), state.shape === "way");
   if (what === "step") settle(picture());
   drawWalk(picture());
   colourStrips(picture());
@@ -180,6 +183,7 @@ function update(changed) {
   if (any("layer", "head", "of", "shape", "lines") || (state.shape === "layer" && any("which", "scale", "hide", "special"))) drawShape();
   else if (any("row", "hoverRow", "key", "hoverKey")) hintLines();
   if (any("layer", "head")) drawHead(picture());
+  if (any("layer", "of", "row", "hoverRow", "shape")) drawWay(picture(), state.shape === "way" && !picture().scene.signed);
   if (any("row", "key") && !any("layer", "head")) reveal(state.row, state.key);
   else if (any("statistic", "hoverRow", "hoverKey", "row", "key")) redrawSoon();
   if (any("row", "layer")) markAnswer();
