@@ -23,7 +23,7 @@ def below(trace: Trace, place: int) -> list[int]:
 
 
 def rollout(trace: Trace, place: int, row: int, batch: int = 0) -> Tensor:
-    """r_l = r_{l+1} (A_l + I) / 2, A_l the mean of a layer's heads, from e_row at layer `place` down: float64 [layers, n].
+    """r_l = r_{l+1} (A_l + I) / 2, A_l the mean of a layer's heads, from e_row at `place` down: float64 [layers, n].
 
     Row 0 is what the token takes at layer `place`, the last what it holds of the input (Abnar and Zuidema 2020,
     section 3). A proxy: heads are averaged, and values and the networks between layers are left out. Raises TraceError

@@ -98,7 +98,7 @@ def test_every_module_is_joined_once_after_what_it_needs() -> None:
     main, lesson = (re.findall(r"^const module_(\w+) = ", script(entry), re.MULTILINE) for entry in ("main", "lesson"))
     assert len(set(main)) == len(main) and len(set(lesson)) == len(lesson)
     assert set(main) | set(lesson) == names
-    assert joined[-1] == "main"
+    assert (main[-1], lesson[-1]) == ("main", "lesson")
     assert not re.search(r"^(import|export) ", script(), re.MULTILINE)
 
 

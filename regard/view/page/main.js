@@ -9,16 +9,16 @@ import { drawExport } from "./export.js";
 import { drawFinds } from "./finds.js";
 import { drawHeads, drawLinks, drawStatistics, markHead } from "./heads.js";
 import { busy, tokensOf } from "./deep.js";
-import { current, drawMap, fit, pan, redraw, redrawSoon, reveal, slotsAt, zoom } from "./map.js";
+import { current, drawMap, fit, pan, redraw, redrawSoon, reveal, showPart, slotsAt, zoom } from "./map.js";
 import { drawReadout } from "./mapwords.js";
 import { Picture } from "./picture.js";
 import { drawHead, drawRow } from "./row.js";
 import { count, searchOn } from "./search.js";
 import { drawSiblings } from "./siblings.js";
-import { inView, loadShared } from "./shared.js";
+import { inView, loadShared, nearInView } from "./shared.js";
 import { fromAddress, onChange, set, shownKey, shownRow, state } from "./state.js";
 import { colourStrips, drawStrips, stripsFit } from "./strip.js";
-import { fromText, isZoomed } from "./view.js";
+import { fromText, isZoomed, view as shownPart } from "./view.js";
 import { drawWalk, settle, isTrail } from "./walk.js";
 import { onArrival } from "./wanted.js";
 import { drawWay } from "./way.js";
@@ -50,7 +50,7 @@ async function start() {
   drawAll();
   fromText(state.at);
   redraw();
-  drawTraces(scenes[0].served);
+  drawTraces(given.served || scenes[0].served);
   document.body.dataset.ready = "true";
 }
 
@@ -170,10 +170,12 @@ function update(changed) {
   const any = (...names) => names.some((name) => changed.has(name));
   if (changed.has("view")) {
     const { query, key } = picture().layer(state.layer) || {};
+    const kept = shownPart(), before = seen;
     Object.assign(state, { row: inView(query, seen, state.view, state.row), key: inView(key, seen, state.view, state.key), hoverRow: null, hoverKey: null });
     seen = state.view;
     Object.assign(state, checked({}));
-    return drawAll(true);
+    drawAll(true);
+    return keepPart(kept, query, key, before);
   }
   if (any("layer", "head", "of")) Object.assign(state, checked({}));
   if (any("statistic", "grid", "order") || (state.grid === "maps" && any("of", "which", "scale", "hide", "special"))) drawHeads(picture());
@@ -193,6 +195,17 @@ function update(changed) {
   if (any("layer", "head", "of", "row", "trail")) drawWalk(picture());
   drawReadout(pictures, names);
   if (any("layer", "head", "of", "which", "scale", "hide", "special")) drawThumbnails(pictures, names);
+}
+
+// The shown part of another view's map, by its tokens: zoom stays locked where one input has words that the other has not.
+function keepPart(kept, query, key, from) {
+  if (!kept || !query) return;
+  const side = (axis, begin, count) => {
+    const ends = [nearInView(axis, from, state.view, Math.ceil(begin), 1), nearInView(axis, from, state.view, Math.floor(begin + count) - 1, -1)];
+    return ends[0] === null || ends[1] === null ? null : [ends[0], Math.max(1, ends[1] - ends[0] + 1)];
+  };
+  const rows = side(query, kept.row, kept.rows), keys = side(key, kept.key, kept.keys);
+  if (rows && keys) showPart({ row: rows[0], rows: rows[1], key: keys[0], keys: keys[1] });
 }
 
 // ---- input -------------------------------------------------------------------------------------------------------
