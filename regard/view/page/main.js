@@ -18,7 +18,7 @@ import { drawSiblings } from "./siblings.js";
 import { inView, loadShared, nearInView } from "./shared.js";
 import { fromAddress, onChange, set, shownKey, shownRow, state } from "./state.js";
 import { colourStrips, drawStrips, stripsFit } from "./strip.js";
-import { fromText, isZoomed, view as shownPart } from "./view.js";
+import { fromText, isZoomed, view } from "./view.js";
 import { drawWalk, settle, isTrail } from "./walk.js";
 import { onArrival } from "./wanted.js";
 import { drawWay } from "./way.js";
@@ -170,7 +170,7 @@ function update(changed) {
   const any = (...names) => names.some((name) => changed.has(name));
   if (changed.has("view")) {
     const { query, key } = picture().layer(state.layer) || {};
-    const kept = shownPart(), before = seen;
+    const kept = view(), before = seen;
     Object.assign(state, { row: inView(query, seen, state.view, state.row), key: inView(key, seen, state.view, state.key), hoverRow: null, hoverKey: null });
     seen = state.view;
     Object.assign(state, checked({}));
