@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -81,29 +82,32 @@ def projection(which: int, heads: int, width: int = WIDTH) -> Tensor:
     return torch.randn(heads, width, width, dtype=torch.float64, generator=generator).mul(7).round().div(10)
 
 
-def of_card(card: Card, tokens: list[str]) -> Example:
-    """The example of a mechanism of the catalogue, with its example's arguments."""
+def embedded(tokens: list[str]) -> Tensor:
+    """[T,D]."""
+    return torch.stack([embedding(token) for token in tokens])
+
+
+Embed = Callable[[list[str]], Tensor]
+
+
+def of_card(card: Card, tokens: list[str], embed: Embed = embedded) -> Example:
+    """The example of a mechanism of the catalogue, with its example's arguments. embed: words -> embeddings [T,D]."""
     key_tokens = list(OTHER_KEYS.get(card.name, tokens))
     heads, groups = HEADS.get(card.name, (2, 2))
     sizes = Sizes(1, heads, groups, len(tokens), len(key_tokens), WIDTH, WIDTH)
     attention = card.made(sizes)
-    projected = _plain_inputs(tokens, key_tokens, heads, groups)
+    projected = _plain_inputs(tokens, key_tokens, heads, groups, embed)
     x = card.arrange(projected, sizes)
     plain = (x.v is x.q and x.k is x.q) or _projects(attention)
     if plain:
-        x = card.arrange(_unprojected(projected, tokens, key_tokens), sizes)
+        x = card.arrange(_unprojected(projected, tokens, key_tokens, embed), sizes)
     given = frozenset(name for name in "qkv" if not plain and getattr(x, name) is not getattr(projected, name))
-    return _example(tokens, key_tokens, attention, x, plain, _changed(given, card))
+    return _example(tokens, key_tokens, attention, x, plain, _changed(given, card), embed)
 
 
 def of_attention(attention: Attention, tokens: list[str]) -> Example:
     """The example of any attention that needs nothing but queries, keys and values."""
     return _example(tokens, tokens, attention, _plain_inputs(tokens, tokens, 2, 2), False, frozenset())
-
-
-def embedded(tokens: list[str]) -> Tensor:
-    """[T,D]."""
-    return torch.stack([embedding(token) for token in tokens])
 
 
 def _changed(given: frozenset[str], card: Card) -> frozenset[str]:
@@ -112,23 +116,29 @@ def _changed(given: frozenset[str], card: Card) -> frozenset[str]:
 
 
 def _example(
-    tokens: list[str], key_tokens: list[str], attention: Attention, x: Inputs, plain: bool, given: frozenset[str]
+    tokens: list[str],
+    key_tokens: list[str],
+    attention: Attention,
+    x: Inputs,
+    plain: bool,
+    given: frozenset[str],
+    embed: Embed = embedded,
 ) -> Example:
-    return Example(tokens, key_tokens, embedded(tokens), embedded(key_tokens), attention, x, plain, given)
+    return Example(tokens, key_tokens, embed(tokens), embed(key_tokens), attention, x, plain, given)
 
 
 def _projects(attention: Attention) -> bool:
     return any(isinstance(part, Project) and part.w_v is not None for _, part in attention.composition())
 
 
-def _plain_inputs(tokens: list[str], key_tokens: list[str], heads: int, groups: int) -> Inputs:
+def _plain_inputs(tokens: list[str], key_tokens: list[str], heads: int, groups: int, embed: Embed = embedded) -> Inputs:
     q, k, v = (
-        (embedded(words) @ projection(which, count))[None]
+        (embed(words) @ projection(which, count))[None]
         for which, words, count in ((1, tokens, heads), (2, key_tokens, groups), (3, key_tokens, groups))
     )
     return inputs(q, k, v, query_positions=torch.arange(len(tokens)))
 
 
-def _unprojected(x: Inputs, tokens: list[str], key_tokens: list[str]) -> Inputs:
-    q, k = embedded(tokens).expand_as(x.q), embedded(key_tokens).expand_as(x.k)
+def _unprojected(x: Inputs, tokens: list[str], key_tokens: list[str], embed: Embed) -> Inputs:
+    q, k = embed(tokens).expand_as(x.q), embed(key_tokens).expand_as(x.k)
     return x.replace(q=q, k=k, v=k)

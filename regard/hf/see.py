@@ -17,6 +17,7 @@ from regard.hf.attach import attach
 from regard.hf.errors import Unsupported
 from regard.hf.inputs import as_device, tensors_for
 from regard.hf.load import Loaded, load
+from regard.hf.losses import token_losses
 from regard.hf.media import lay_out
 from regard.hf.running import run
 from regard.hf.sound import fitted
@@ -113,8 +114,17 @@ def look(
     lay_out(trace, loaded, given, inputs)
     if max_new_tokens and not model.config.is_encoder_decoder:
         _mark_prompt(trace, inputs)
+    _note_losses(trace, model, inputs, ran.output)
     trace.answers = _answer(trace, Seen(loaded, given, inputs, ran, question))
     return trace
+
+
+def _note_losses(trace: Trace, model: Any, inputs: dict[str, Any], output: Any) -> None:
+    """The loss of each token, on the axis of a causal model's text."""
+    losses = None if output is None else token_losses(model, inputs, output)
+    for name, tokens in trace.axes.items():
+        if losses is not None and tokens.kind == "text" and tokens.axis.length == losses.shape[1]:
+            trace.axes[name] = replace(tokens, loss=losses)
 
 
 def answer(

@@ -20,7 +20,7 @@ from regard.statistic import Axis
 
 AXIS_PARTS = ("positions", "valid", "ids", "special")
 TOKEN_FIELDS = ("text", "kind", "grid", "prompt", "seconds")
-MEDIA_PARTS = ("picture", "wave", "spectrogram")
+MEDIA_PARTS = ("picture", "wave", "spectrogram", "loss")
 LAYER_FIELDS = ("name", "index", "kind", "stack", "heads", "query_axis", "key_axis", "undefined")
 
 

@@ -35,7 +35,7 @@ class Tokens:
     prompt: slots before this one came with the input, those from it on were generated. picture: what the patches were
     cut from, uint8 [B, height, width, 3]; wave: the sound under the frames as lowest and highest sample of each bin,
     float32 [B, bins, 2], and its spectrogram, uint8 [B, bands, frames], low bands first, 255 the loudest; both are
-    `seconds` long in all.
+    `seconds` long in all. loss: how little the model expected each token, -log p, float32 [B, T], NaN where none.
     """
 
     text: list[list[str]]
@@ -47,6 +47,7 @@ class Tokens:
     picture: Tensor | None = None
     wave: Tensor | None = None
     spectrogram: Tensor | None = None
+    loss: Tensor | None = None
 
 
 @dataclass(frozen=True)

@@ -61,7 +61,7 @@ def _cut_axis(tokens: Tokens, slots: list[int], batch: int) -> Tokens:
     parts = [None if x is None else x[one][:, at] for x in (tokens.axis.ids, tokens.axis.special)]
     axis = Axis(tokens.axis.positions[one][:, at], tokens.axis.valid[one][:, at], *parts)
     text = [[tokens.text[batch][slot] for slot in slots]]
-    bare = {part: None for part in ("grid", "prompt", "seconds", "picture", "wave", "spectrogram")}
+    bare = {part: None for part in ("grid", "prompt", "seconds", "picture", "wave", "spectrogram", "loss")}
     return replace(tokens, text=text, axis=axis, **bare)  # type: ignore[arg-type]
 
 

@@ -19,9 +19,12 @@ from torch import Tensor
 
 from regard.errors import UserError
 from regard.seeing.trace import Layer, Trace
+from regard.view.difference import FORMAT as COMPARED
 from regard.view.links import strongest
+from regard.view.minus import Minus, MinusPyramid, served_minus
 from regard.view.pyramid import Pyramid, TileAsk, tile_tokens
 from regard.view.served import head_scene, served_scene
+from regard.view.way import rollout
 
 LINKS = 12
 STEPS = 3
@@ -43,7 +46,12 @@ class Answers:
     def __init__(self, traces: Sequence[tuple[str, Trace]], statistic: str | None = None) -> None:
         self.traces = [trace for _, trace in traces]
         self.names = [name for name, _ in traces]
-        self.pyramids = [Pyramid(trace) for trace in self.traces]
+        self.pyramids: list[Pyramid | MinusPyramid] = [Pyramid(trace) for trace in self.traces]
+        self.minus = Minus.between(*self.traces) if len(self.traces) == 2 else None
+        if self.minus is not None:
+            self.traces.append(self.minus)
+            self.pyramids.append(MinusPyramid(self.minus))
+            self.names.append(f"{self.names[0]} − {self.names[1]}")
         self.statistic = statistic
 
     def scene(self, which: int = 0, batch: int = 0) -> dict[str, Any]:
@@ -51,8 +59,28 @@ class Answers:
         fields = Fields({"trace": str(which), "batch": str(batch)})
         trace = self.traces[fields.number("trace", len(self.traces))]
         fields.number("batch", trace.batches)
+        if trace is self.minus:
+            return self._comparison(which)
         known = self.statistic if self.statistic in trace.statistics else None
         return served_scene(trace, batch, known, self.names, which)
+
+    def _comparison(self, which: int) -> dict[str, Any]:
+        """A, B and A − B as one page: the scenes of all three, by name, and which slots of A and B the last holds."""
+        assert self.minus is not None
+        scenes = [served_scene(trace, 0, None, self.names, at) for at, trace in enumerate(self.minus.of)]
+        scenes.append(served_minus(self.minus, self.names, which, scenes[0]))
+        scenes[1]["statistic"] = scenes[0]["statistic"]
+        slots = {name: [each[name] for each in self.minus.slots] for name in self.minus.axes}
+        same = self.minus.why is None
+        return {
+            "format": COMPARED,
+            "names": self.names,
+            "scenes": scenes,
+            "aligned": True,
+            "why": self.minus.why,
+            "slots": None if same else slots,
+            "served": {"names": self.names, "trace": which, "deep": True},
+        }
 
     def answer(self, what: str, asked: Mapping[str, str]) -> bytes:
         """The answer to one question. Raises Refused, or TraceError where weights were not kept."""
@@ -110,7 +138,7 @@ def unpacked(answer: bytes) -> tuple[dict[str, Any], NDArray[Any]]:
 # ---- questions ------------------------------------------------------------------------------------------------------
 
 
-def _tile(seen: Pyramid, place: int, head: int, batch: int, fields: Fields) -> bytes:
+def _tile(seen: Pyramid | MinusPyramid, place: int, head: int, batch: int, fields: Fields) -> bytes:
     """layer, head, row, key (in tiles), zr, zk, which: mean or max. Numbers: the cells, then their rows' allowed."""
     sizes = seen.sizes(seen.trace.layers[place])
     zoom = tuple(
@@ -125,7 +153,7 @@ def _tile(seen: Pyramid, place: int, head: int, batch: int, fields: Fields) -> b
     return packed(about, cells, tile.allowed)
 
 
-def _row(seen: Pyramid, place: int, head: int, batch: int, fields: Fields) -> bytes:
+def _row(seen: Pyramid | MinusPyramid, place: int, head: int, batch: int, fields: Fields) -> bytes:
     """layer, head, row (a slot). Numbers: the row's exact weights over all keys, NaN where it may not look."""
     layer = seen.trace.layers[place]
     row = fields.number("row", seen.sizes(layer)[0])
@@ -140,7 +168,7 @@ def _row(seen: Pyramid, place: int, head: int, batch: int, fields: Fields) -> by
     return packed({"row": row, "numbers": numbers}, weights.cpu().masked_fill(hidden, torch.nan))
 
 
-def _column(seen: Pyramid, place: int, head: int, batch: int, fields: Fields) -> bytes:
+def _column(seen: Pyramid | MinusPyramid, place: int, head: int, batch: int, fields: Fields) -> bytes:
     """layer, head, key (a slot). Numbers: the exact weight that each query gives it, NaN where it may not."""
     layer = seen.trace.layers[place]
     key = fields.number("key", seen.sizes(layer)[1])
@@ -149,7 +177,7 @@ def _column(seen: Pyramid, place: int, head: int, batch: int, fields: Fields) ->
     return packed({"key": key}, weights.cpu().masked_fill(hidden, torch.nan))
 
 
-def _allowed(seen: Pyramid, layer: Layer, head: int, batch: int, rows: slice, keys: slice) -> Tensor:
+def _allowed(seen: Pyramid | MinusPyramid, layer: Layer, head: int, batch: int, rows: slice, keys: slice) -> Tensor:
     """Which pairs of a rectangle are visible, as counts 0 or 1."""
     index, query = layer.head_place(head), seen.trace.axes[layer.query_axis].axis
     if layer.kept is not None and layer.kept.store.scorings and not layer.kept.calls:
@@ -160,7 +188,7 @@ def _allowed(seen: Pyramid, layer: Layer, head: int, batch: int, rows: slice, ke
     return torch.ones(rows.stop - rows.start, keys.stop - keys.start)
 
 
-def _mass(seen: Pyramid, place: int, head: int, batch: int, fields: Fields) -> bytes:
+def _mass(seen: Pyramid | MinusPyramid, place: int, head: int, batch: int, fields: Fields) -> bytes:
     """layer, head, hide (the first so many positions), special (1 for special tokens too): {slots} of these keys.
 
     Numbers: the share of each row that they hold.
@@ -190,12 +218,12 @@ def _runs(slots: Sequence[int]) -> list[tuple[int, int]]:
     return runs
 
 
-def _head(seen: Pyramid, place: int, head: int, batch: int, fields: Fields) -> bytes:
+def _head(seen: Pyramid | MinusPyramid, place: int, head: int, batch: int, fields: Fields) -> bytes:
     """layer, head: its tracks, bins and overview."""
     return packed(head_scene(seen.trace, place, head, batch))
 
 
-def _step(seen: Pyramid, place: int, head: int, batch: int, fields: Fields) -> bytes:
+def _step(seen: Pyramid | MinusPyramid, place: int, head: int, batch: int, fields: Fields) -> bytes:
     """layer, row (a slot): the strongest links of that row in every head of the layer, {head: [[key, weight]]}."""
     layer = seen.trace.layers[place]
     row = fields.number("row", seen.sizes(layer)[0])
@@ -207,7 +235,13 @@ def _step(seen: Pyramid, place: int, head: int, batch: int, fields: Fields) -> b
     return packed({"row": row, "links": links})
 
 
-Question = Callable[[Pyramid, int, int, int, Fields], bytes]
+def _way(seen: Pyramid | MinusPyramid, place: int, head: int, batch: int, fields: Fields) -> bytes:
+    """layer, row (a slot): rollout from this token of the layer down. Numbers: a row per layer, the top first."""
+    row = fields.number("row", seen.sizes(seen.trace.layers[place])[0])
+    return packed({"row": row}, rollout(seen.trace, place, row, batch).float())
+
+
+Question = Callable[[Pyramid | MinusPyramid, int, int, int, Fields], bytes]
 QUESTIONS: dict[str, Question] = {
     "tile": _tile,
     "row": _row,
@@ -215,4 +249,5 @@ QUESTIONS: dict[str, Question] = {
     "head": _head,
     "step": _step,
     "mass": _mass,
+    "way": _way,
 }

@@ -30,7 +30,7 @@ class Shelf:
         self._place: dict[bytes, int] = {}
 
     def put(self, values: Tensor, kind: str) -> Reference:
-        """Store as float32, float16 (float32 where it would overflow), uint8, int16, int32 or log8."""
+        """Store as float64, float32, float16 (float32 where it would overflow), uint8, int16, int32 or log8."""
         array = values.detach().cpu().numpy()
         if kind == "float16" and array.size and np.abs(array).max() > FLOAT16_TOP:
             kind = "float32"

@@ -9,7 +9,7 @@
                                  four are of its one number per head, low and high over all heads
     statistic                    the label that the head grid starts with, or null
     axes                         name -> {length, kind, grid, text, positions, special, padding, prompt, seconds,
-                                 picture, wave, spectrogram}: the last five as in the Trace, null where there is none
+                                 picture, wave, spectrogram, loss}: the last six as in the Trace, or null
                                  text is safe to show (words.visible); special and padding list slots
     layers                       [{title, name, index, kind, stack, heads, query, key, undefined, summaries,
                                    rows, keys, bins, tops, maps}], query and key name axes;
@@ -201,6 +201,7 @@ def _axis(tokens: Tokens, batch: int, shelf: Shelf) -> dict[str, Any]:
         "seconds": tokens.seconds,
         "picture": None if tokens.picture is None else shelf.put(tokens.picture[batch], "uint8"),
         "wave": None if tokens.wave is None else shelf.put(tokens.wave[batch], "float16"),
+        "loss": None if tokens.loss is None else shelf.put(tokens.loss[batch], "float32"),
         "spectrogram": None if tokens.spectrogram is None else shelf.put(tokens.spectrogram[batch], "uint8"),
     }
 

@@ -95,9 +95,10 @@ def test_every_module_is_joined_once_after_what_it_needs() -> None:
         for file in resources.files("regard.view.page").iterdir()
         if file.name.endswith(".js")
     }
-    joined = re.findall(r"^const module_(\w+) = ", script(), re.MULTILINE)
-    assert sorted(joined) == sorted(names)
-    assert joined[-1] == "main"
+    main, lesson = (re.findall(r"^const module_(\w+) = ", script(entry), re.MULTILINE) for entry in ("main", "lesson"))
+    assert len(set(main)) == len(main) and len(set(lesson)) == len(lesson)
+    assert set(main) | set(lesson) == names
+    assert (main[-1], lesson[-1]) == ("main", "lesson")
     assert not re.search(r"^(import|export) ", script(), re.MULTILINE)
 
 

@@ -11,6 +11,7 @@ import hashlib
 import html as markup
 import json
 import re
+from collections.abc import Sequence
 from functools import cache
 from importlib import resources
 from typing import Any
@@ -26,31 +27,49 @@ _EXPORT = re.compile(r"^export (?:async function|function|const|class) (\w+)", r
 def html(given: Trace | Scene) -> str:
     """The page of a Trace, of a scene, or of a comparison (regard.view.difference). Ends with a newline."""
     about: dict[str, Any] = scene(given) if isinstance(given, Trace) else given
-    style, code = _asset("page.css"), script()
+    return filled("page.html", _title(about), about, connects="served" in about)
+
+
+def filled(
+    template: str,
+    title: str,
+    about: dict[str, Any],
+    *,
+    entry: str = "main",
+    styles: Sequence[str] = ("page.css",),
+    body: str = "",
+    connects: bool = False,
+) -> str:
+    """A page of a template, with the script that begins at `entry`, and `body` where the template has room for it."""
     parts = {
-        "policy": markup.escape(policy("served" in about), quote=True).replace("&#x27;", "'"),
-        "title": markup.escape(_title(about)),
-        "style": style,
+        "policy": markup.escape(policy(connects, entry, styles), quote=True).replace("&#x27;", "'"),
+        "title": markup.escape(title),
+        "style": _style(styles),
         "colours": _json(_colours()),
         "scene": _json(about),
-        "script": code,
+        "script": script(entry),
+        "body": body,
     }
-    return re.sub(r"%(\w+)%", lambda found: parts[found[1]], _asset("page.html"))
+    return re.sub(r"%(\w+)%", lambda found: parts[found[1]], _asset(template))
 
 
-def policy(connects: bool = False) -> str:
+def policy(connects: bool = False, entry: str = "main", styles: Sequence[str] = ("page.css",)) -> str:
     """The page's content security policy: its own style and script. connects: it may ask the server it came from."""
     asks = "connect-src 'self'; " if connects else ""
     return (
-        f"default-src 'none'; script-src '{_hash(script())}'; style-src '{_hash(_asset('page.css'))}'; img-src data:; "
+        f"default-src 'none'; script-src '{_hash(script(entry))}'; style-src '{_hash(_style(styles))}'; img-src data:; "
         f"{asks}base-uri 'none'; form-action 'none'"
     )
 
 
 @cache
-def script() -> str:
+def script(entry: str = "main") -> str:
     """All modules as one: each a function scope of its own, after those that it imports."""
-    return "\n".join(_ordered("main", {}).values()) + "\n"
+    return "\n".join(_ordered(entry, {}).values()) + "\n"
+
+
+def _style(names: Sequence[str]) -> str:
+    return "\n".join(_asset(name) for name in names)
 
 
 def _ordered(name: str, done: dict[str, str]) -> dict[str, str]:

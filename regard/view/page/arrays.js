@@ -1,13 +1,14 @@
 // The arrays of a scene: base64 of zlib-deflated little-endian numbers (regard/view/arrays.py).
 
-const TYPES = { float32: Float32Array, float16: Uint16Array, uint8: Uint8Array, log8: Uint8Array, int16: Int16Array, int32: Int32Array };
+const TYPES = { float64: Float64Array, float32: Float32Array, float16: Uint16Array, uint8: Uint8Array, log8: Uint8Array, int16: Int16Array, int32: Int32Array };
 
 export async function inflated(blobs) {
   return Promise.all(blobs.map(inflate));
 }
 
 async function inflate(text) {
-  const bytes = Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
+  const letters = atob(text), bytes = new Uint8Array(letters.length);
+  for (let at = 0; at < bytes.length; at++) bytes[at] = letters.charCodeAt(at);
   const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"));
   return new Response(stream).arrayBuffer();
 }
@@ -16,12 +17,14 @@ async function inflate(text) {
 export function part(buffers, reference, place) {
   const size = reference.shape.slice(1).reduce((a, b) => a * b, 1);
   const raw = new TYPES[reference.type](buffers[reference.at]).subarray(place * size, (place + 1) * size);
-  if (reference.type === "float16") return Float32Array.from(raw, (code) => halves()[code]);
-  if (reference.type === "log8") {
-    const table = logTable(reference.floor, reference.top);
-    return Float32Array.from(raw, (code) => table[code]);
-  }
-  return raw;
+  if (reference.type === "float16") return looked(raw, halves());
+  return reference.type === "log8" ? looked(raw, logTable(reference.floor, reference.top)) : raw;
+}
+
+function looked(codes, table) {
+  const numbers = new Float32Array(codes.length);
+  for (let at = 0; at < codes.length; at++) numbers[at] = table[codes[at]];
+  return numbers;
 }
 
 // All of a one-dimensional array.

@@ -17,7 +17,7 @@ export function cellsOf(picture, layer = state.layer, head = state.head) {
   const largest = values.reduce((most, v) => Math.max(most, Math.abs(v)), 0);
   const top = largest > 1.0001 ? largest : 1;
   const keys = picture.axis(layer, "key").length;
-  const scale = transform(picture.suffix && state.scale === "lift" ? "log" : state.scale, { top, keys, signed, edge: largest || 1 });
+  const scale = transform(picture.suffix && state.scale === "lift" ? "log" : state.scale, { top, keys, signed, edge: signed && picture.deep ? 1 : largest || 1 });
   const paint = `${state.scale} ${isDark()} ${top} ${apart ? `${state.hide} ${state.special}` : ""}`;
   return { map, values, hidden, mass, scale, hides: apart && apart.hides, slotMass: apart && apart.slotMass, ground: ground(), paint };
 }

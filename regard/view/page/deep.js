@@ -19,7 +19,7 @@ export const busy = () => running > 0 || wanted.length > 0;
 // How coarse cells may be so that each still has a pixel: the zoom of an axis.
 const zoomFor = (slots, pixels) => Math.max(0, Math.ceil(Math.log2(slots / pixels) - 0.01));
 
-const headName = (picture) => `${picture.scene.batch} ${state.layer} ${state.head}`;
+const headName = (picture) => `${picture.scene.served.trace} ${picture.scene.batch} ${state.layer} ${state.head}`;
 const levelName = (picture, zr, zk) => `${headName(picture)} ${zr || zk ? state.which : "exact"} ${zr} ${zk}`;
 
 // Ask for the tiles of the shown part and draw those that are there, coarse ones below fine ones.

@@ -16,7 +16,7 @@ export function layoutOf(picture, cells, width, context) {
     return Math.min(most, longest) + 12;
   };
   const bar = cells.mass ? 26 : 0;
-  const side = narrow ? 64 : 84, bottom = 52;
+  const side = narrow ? 64 : 84, losses = picture.losses(state.layer), bottom = losses ? 92 : 52;
   const left = widest("query", narrow ? 56 : 96) + bar, top = widest("key", narrow ? 56 : 84);
   const [rows, keys] = ["query", "key"].map((axis) => picture.axis(state.layer, axis).length);
   const room = Math.max(80, width - left - side);

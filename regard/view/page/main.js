@@ -9,18 +9,19 @@ import { drawExport } from "./export.js";
 import { drawFinds } from "./finds.js";
 import { drawHeads, drawLinks, drawStatistics, markHead } from "./heads.js";
 import { busy, tokensOf } from "./deep.js";
-import { current, drawMap, fit, pan, redraw, redrawSoon, reveal, slotsAt, zoom } from "./map.js";
+import { current, drawMap, fit, pan, redraw, redrawSoon, reveal, showPart, slotsAt, zoom } from "./map.js";
 import { drawReadout } from "./mapwords.js";
 import { Picture } from "./picture.js";
 import { drawHead, drawRow } from "./row.js";
 import { count, searchOn } from "./search.js";
 import { drawSiblings } from "./siblings.js";
-import { inView, loadShared } from "./shared.js";
+import { inView, loadShared, nearInView } from "./shared.js";
 import { fromAddress, onChange, set, shownKey, shownRow, state } from "./state.js";
 import { colourStrips, drawStrips, stripsFit } from "./strip.js";
-import { fromText, isZoomed } from "./view.js";
+import { fromText, isZoomed, view } from "./view.js";
 import { drawWalk, settle, isTrail } from "./walk.js";
 import { onArrival } from "./wanted.js";
+import { drawWay } from "./way.js";
 import { plural } from "./words.js";
 
 let pictures = [];
@@ -49,7 +50,7 @@ async function start() {
   drawAll();
   fromText(state.at);
   redraw();
-  drawTraces(scenes[0].served);
+  drawTraces(given.served || scenes[0].served);
   document.body.dataset.ready = "true";
 }
 
@@ -64,7 +65,7 @@ function checked(wanted) {
   for (const each of pictures) each.weighBy(next.of);
   if (!["log", "power", "lift"].includes(next.scale)) next.scale = "log";
   if (!["numbers", "ranked", "maps"].includes(next.grid)) next.grid = "numbers";
-  if (!["matrix", "lines", "layer"].includes(next.shape)) next.shape = "matrix";
+  if (!["matrix", "lines", "layer", "way"].includes(next.shape)) next.shape = "matrix";
   if (!["up", "down"].includes(next.order)) next.order = "down";
   if (!["looks", "lookers"].includes(next.by)) next.by = "looks";
   if (!of.scene.layers.length || !isTrail(of, next.trail)) next.trail = "";
@@ -95,14 +96,15 @@ function drawFrame(given) {
 
 // The head as a matrix, or as lines between two columns.
 function drawShape() {
-  const lines = state.shape === "lines" && !picture().scene.signed, layer = state.shape === "layer";
-  choice(byId("shape"), [["matrix", "matrix", "a cell per pair"], ...(picture().scene.signed ? [] : [["lines", "lines", "a line per link, several heads at once"]]), ["layer", "layer", "all heads of the layer, small"]], state.shape, (shape) => set({ shape }));
+  const { signed } = picture().scene, lines = state.shape === "lines" && !signed, layer = state.shape === "layer", way = state.shape === "way" && !signed;
+  choice(byId("shape"), [["matrix", "matrix", "a cell per pair"], ...(picture().scene.signed ? [] : [["lines", "lines", "a line per link, several heads at once"]]), ["layer", "layer", "all heads of the layer, small"], ...(signed ? [] : [["way", "way", "where the chosen token came from, layer by layer"]])], state.shape, (shape) => set({ shape }));
   byId("lines").hidden = !lines;
-  for (const id of ["frame", "map-legend", "map-said"]) byId(id).hidden = lines || (layer && id === "frame");
-  document.querySelector("#map .controls").hidden = lines;
+  for (const id of ["frame", "map-legend", "map-said"]) byId(id).hidden = lines || way || (layer && id === "frame");
+  document.querySelector("#map .controls").hidden = lines || way;
   drawLines(picture(), lines);
   drawSiblings(picture(), layer);
-  if (!lines && !layer) redraw();
+  drawWay(picture(), way);
+  if (!lines && !layer && !way) redraw();
 }
 
 // Which Trace is looked at, where several are open.
@@ -156,6 +158,7 @@ function arrived(what) {
     drawSiblings(picture(), state.shape === "layer");
     drawThumbnails(pictures, names);
   }
+  if (what === "way") drawWay(picture(), state.shape === "way");
   if (what === "step") settle(picture());
   drawWalk(picture());
   colourStrips(picture());
@@ -167,10 +170,12 @@ function update(changed) {
   const any = (...names) => names.some((name) => changed.has(name));
   if (changed.has("view")) {
     const { query, key } = picture().layer(state.layer) || {};
+    const kept = view(), before = seen;
     Object.assign(state, { row: inView(query, seen, state.view, state.row), key: inView(key, seen, state.view, state.key), hoverRow: null, hoverKey: null });
     seen = state.view;
     Object.assign(state, checked({}));
-    return drawAll(true);
+    drawAll(true);
+    return keepPart(kept, query, key, before);
   }
   if (any("layer", "head", "of")) Object.assign(state, checked({}));
   if (any("statistic", "grid", "order") || (state.grid === "maps" && any("of", "which", "scale", "hide", "special"))) drawHeads(picture());
@@ -180,6 +185,7 @@ function update(changed) {
   if (any("layer", "head", "of", "shape", "lines") || (state.shape === "layer" && any("which", "scale", "hide", "special"))) drawShape();
   else if (any("row", "hoverRow", "key", "hoverKey")) hintLines();
   if (any("layer", "head")) drawHead(picture());
+  if (any("layer", "of", "row", "hoverRow", "shape")) drawWay(picture(), state.shape === "way" && !picture().scene.signed);
   if (any("row", "key") && !any("layer", "head")) reveal(state.row, state.key);
   else if (any("statistic", "hoverRow", "hoverKey", "row", "key")) redrawSoon();
   if (any("row", "layer")) markAnswer();
@@ -189,6 +195,17 @@ function update(changed) {
   if (any("layer", "head", "of", "row", "trail")) drawWalk(picture());
   drawReadout(pictures, names);
   if (any("layer", "head", "of", "which", "scale", "hide", "special")) drawThumbnails(pictures, names);
+}
+
+// The shown part of another view's map, by its tokens: zoom stays locked where one input has words that the other has not.
+function keepPart(kept, query, key, from) {
+  if (!kept || !query) return;
+  const side = (axis, begin, count) => {
+    const ends = [nearInView(axis, from, state.view, Math.ceil(begin), 1), nearInView(axis, from, state.view, Math.floor(begin + count) - 1, -1)];
+    return ends[0] === null || ends[1] === null ? null : [ends[0], Math.max(1, ends[1] - ends[0] + 1)];
+  };
+  const rows = side(query, kept.row, kept.rows), keys = side(key, kept.key, kept.keys);
+  if (rows && keys) showPart({ row: rows[0], rows: rows[1], key: keys[0], keys: keys[1] });
 }
 
 // ---- input -------------------------------------------------------------------------------------------------------

@@ -266,6 +266,13 @@ function moved() {
   keepPlace(asText());
 }
 
+// Show a part, as another view did.
+export function showPart(part) {
+  if (!drawn || !drawn.cells) return;
+  moveTo(part);
+  moved();
+}
+
 // Pan by pixels.
 export function pan(dx, dy) {
   if (!drawn || !drawn.layout) return;

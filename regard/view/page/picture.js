@@ -93,6 +93,12 @@ export class Picture {
     return reference ? whole(this.buffers, reference) : null;
   }
 
+  // -log p of each token, natural log, where the model is one of language and the keys are its text; else null.
+  losses(place) {
+    const axis = this.axis(place, "key");
+    return axis.loss && !this.scene.signed ? this.#once(`loss ${this.layer(place).key}`, () => whole(this.buffers, axis.loss)) : null;
+  }
+
   positions(place, side) {
     return this.#once(`positions ${this.layer(place)[side]}`, () => whole(this.buffers, this.axis(place, side).positions));
   }

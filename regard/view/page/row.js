@@ -58,6 +58,8 @@ function rowNumbers(picture, row) {
     if (its === null) widest = Math.max(widest, track.band);
     lines.push(make("dt", { text: statistic.title, title: statistic.formula }), make("dd", { text: about(its === null ? track.values[Math.floor(row / track.band)] : its, exact), "data-label": label }), make("dd", { class: "unit", text: statistic.unit }));
   }
+  const layer = picture.layer(state.layer), losses = layer.query === layer.key ? picture.losses(state.layer) : null;
+  if (losses && losses[row] === losses[row]) lines.push(make("dt", { text: "loss", title: "-log p of this token, as the model expected it before it came" }), make("dd", { text: about(losses[row], true) }), make("dd", { class: "unit", text: "nats" }));
   if (!lines.length) return [];
   const title = widest > 1 ? `Means over bands of ${widest} rows` : "Numbers of this row";
   return [make("h3", { text: title }), make("dl", { class: "numbers" }, ...lines)];

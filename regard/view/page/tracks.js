@@ -40,9 +40,16 @@ export function drawBottomTrack(context, layout, view, { picture }, colours) {
   const label = labels.includes(wanted) ? wanted : labels[0];
   if (!label) return;
   const track = picture.track("keys", label, state.layer, state.head);
-  const { left, top, across, down, bottom } = layout;
-  const begin = top + down + 9, room = bottom - 16;
-  const most = largest(track.values);
+  const title = short(picture, label), losses = picture.losses(state.layer);
+  drawKeys(context, layout, view, { picture, track, title, begin: layout.top + layout.down + 9 }, colours);
+  if (losses) drawKeys(context, layout, view, { picture, track: { values: losses.map((x) => (x === x ? x : 0)), band: 1 }, title: "loss, nats", begin: layout.top + layout.down + 51 }, colours);
+}
+
+const ROOM = 36;
+
+// A number per key, below the map.
+function drawKeys(context, layout, view, { picture, track, title, begin }, colours) {
+  const { left, across } = layout, room = ROOM, most = largest(track.values);
   context.save();
   context.beginPath();
   context.rect(left, begin, across, room + 1);
@@ -57,7 +64,7 @@ export function drawBottomTrack(context, layout, view, { picture }, colours) {
     context.fillRect(x, begin, width, height);
   });
   context.restore();
-  caption(context, layout, colours, short(picture, label), left - 6, begin + 7, "right");
+  caption(context, layout, colours, title, left - 6, begin + 7, "right");
   caption(context, layout, colours, `${picture.scene.signed ? "±" : "0…"}${number(most)}`, left - 6, begin + 20, "right");
 }
 

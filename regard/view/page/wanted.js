@@ -3,12 +3,12 @@
 
 import { inflated } from "./arrays.js";
 
-const KEPT = { head: 48, row: 64, column: 32, mass: 8, step: 64 };
+const KEPT = { head: 48, row: 64, column: 32, mass: 8, step: 64, way: 16 };
 const PAUSE = 60; // milliseconds that a row under the pointer has to stay before it is asked for
 
 const listeners = [];
 
-// Called with what came: "head", "row", "column" or "mass".
+// Called with what came: "head", "row", "column", "mass", "step" or "way".
 export const onArrival = (listener) => listeners.push(listener);
 
 export class Asked {
@@ -42,6 +42,10 @@ export class Asked {
 
   step(batch, layer, head, row) {
     return this.#get("step", { batch, layer, head, row }, PAUSE);
+  }
+
+  way(batch, layer, head, row) {
+    return this.#get("way", { batch, layer, head, row }, PAUSE);
   }
 
   why(what, fields) {
