@@ -35,7 +35,7 @@ export function veil(kind, place) {
 export function inkOn(kind, place) {
   const [r, g, b] = rgb(kind, place);
   const light = 0.2126 * linear(r) + 0.7152 * linear(g) + 0.0722 * linear(b);
-  return (light + 0.05) ** 2 > 1.05 * 0.055 ? "#101014" : "#ffffff"; // whichever stands out more (WCAG 2.2, contrast ratio)
+  return (light + 0.05) ** 2 > 1.05 * 0.05 ? "#000000" : "#ffffff"; // whichever stands out more (WCAG 2.2, contrast ratio)
 }
 
 const linear = (code) => (code / 255 <= 0.04045 ? code / 255 / 12.92 : ((code / 255 + 0.055) / 1.055) ** 2.4);
