@@ -34,8 +34,11 @@ export function veil(kind, place) {
 
 export function inkOn(kind, place) {
   const [r, g, b] = rgb(kind, place);
-  return 0.299 * r + 0.587 * g + 0.114 * b > 140 ? "#101014" : "#ffffff";
+  const light = 0.2126 * linear(r) + 0.7152 * linear(g) + 0.0722 * linear(b);
+  return (light + 0.05) ** 2 > 1.05 * 0.05 ? "#000000" : "#ffffff"; // whichever stands out more (WCAG 2.2, contrast ratio)
 }
+
+const linear = (code) => (code / 255 <= 0.04045 ? code / 255 / 12.92 : ((code / 255 + 0.055) / 1.055) ** 2.4);
 
 function rgb(kind, place) {
   const at = 3 * Math.round(255 * Math.min(1, Math.max(0, place)));
