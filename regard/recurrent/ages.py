@@ -36,8 +36,11 @@ class Ages:
 
     @property
     def is_mild(self) -> bool:
-        """Whether so little fades over all tokens that their fading is a product of factors, one a token."""
-        return bool((self.sums.detach() > -MILD).all()) and not bool(self.resets.any())
+        """Whether so little fades over all tokens that their fading is a product of factors, one a token.
+
+        No for tensors whose numbers are not known or must not decide (traced, transformed, recorded).
+        """
+        return _known(self.sums) and bool((self.sums.detach() > -MILD).all()) and not bool(self.resets.any())
 
     def since_start(self) -> Tensor:
         """What is left at each token of the state before the first: [B,H,T,1 or Dk]."""
@@ -78,6 +81,13 @@ class Ages:
         kept = seen[..., None] & (self.resets[:, :, rows, None] == self.resets[:, :, None, keys])
         exponent = (self.sums[:, :, rows, None] - self.sums[:, :, None, keys]).to(self.dtype)
         return exponent.masked_fill(~kept, -float("inf")).exp()
+
+
+def _known(numbers: Tensor) -> bool:
+    followed = torch._C._len_torch_dispatch_stack() or torch._C._are_functorch_transforms_active()
+    return (
+        type(numbers) is Tensor and numbers.device.type != "meta" and not torch.compiler.is_compiling() and not followed
+    )
 
 
 def lower_triangle(size: int, device: torch.device) -> Tensor:
