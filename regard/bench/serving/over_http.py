@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -51,10 +51,11 @@ def _await(port: int) -> None:
     ends = time.monotonic() + START_SECONDS
     while time.monotonic() < ends:
         try:
-            ask = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
-            ask.request("GET", "/health")
-            if ask.getresponse().status == 200:
-                return
+            with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=5)) as connection:
+                connection.request("GET", "/health")
+                with connection.getresponse() as response:
+                    if response.status == 200:
+                        return
         except OSError:
             time.sleep(0.05)
     raise UserError(f"the server did not answer within {START_SECONDS} seconds")
@@ -91,17 +92,16 @@ def _ask(port: int, ask: Ask, attention: Any, stream: bool, begin: float) -> tup
     body |= {"stream": stream} | ({} if attention is None else {"attention": attention})
     sent = json.dumps(body)
     time.sleep(max(0.0, begin + ask.arrives - time.perf_counter()))
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=600)
-    connection.request("POST", "/v1/completions", sent, {"Content-Type": "application/json"})
-    response = connection.getresponse()
-    if response.status != 200:
-        raise UserError(f"{response.status}: {response.read()[:300]!r}")
     lines, times = [], []
-    for line in response if stream else [response.read()]:
-        now = time.perf_counter() - begin - ask.arrives
-        lines.append(line)
-        times += [now] * (_new_tokens(line) if stream else ask.new_tokens)
-    connection.close()
+    with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=600)) as connection:
+        connection.request("POST", "/v1/completions", sent, {"Content-Type": "application/json"})
+        with connection.getresponse() as response:
+            if response.status != 200:
+                raise UserError(f"{response.status}: {response.read()[:300]!r}")
+            for line in response if stream else [response.read()]:
+                now = time.perf_counter() - begin - ask.arrives
+                lines.append(line)
+                times += [now] * (_new_tokens(line) if stream else ask.new_tokens)
     return lines, times
 
 

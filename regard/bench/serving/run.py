@@ -38,10 +38,12 @@ def run(
     alone: int | None = None,
     others: list[Peer] | None = None,
     turns: int = 1,
+    folder: Path | None = None,
 ) -> dict[str, Any]:
     """Replay a load. contestants: of NAMES; batches: sizes of static batches; reuse: requests share pages; alone: how
     many of the requests are answered one by one, None for all; others: engines of other environments; turns: how often
-    regard and the others replay it, the median counts. Raises UserError for other names."""
+    regard and the others replay it, the median counts; folder: where the checkpoint that they read is kept, None for
+    one that goes with the run. Raises UserError for other names."""
     unknown = next((name for name in contestants if name not in NAMES), None)
     if unknown is not None:
         raise UserError(f"--against {unknown}: one of {', '.join(NAMES)} is needed")
@@ -52,7 +54,10 @@ def run(
             looks = LOOKS if name == "regard" and "look" in contestants else {}
             results += _regard(copy.deepcopy(model), name, asks, looks, reuse, turns, say)
             gc.collect()
-    results += _outside(model, asks, "http" in contestants, others or [], turns, say)
+    if "http" in contestants or others:
+        with tempfile.TemporaryDirectory() as temporary:
+            at = (folder or Path(temporary)) / shape
+            results += _outside(model, at, asks, "http" in contestants, others or [], turns, say)
     for name, play in _others(model, asks, contestants, batches, alone):
         say(name)
         results.append(play())
@@ -82,18 +87,15 @@ def _regard(
 
 
 def _outside(
-    model: Any, asks: list[Ask], http: bool, others: list[Peer], turns: int, say: Callable[[str], None]
+    model: Any, at: Path, asks: list[Ask], http: bool, others: list[Peer], turns: int, say: Callable[[str], None]
 ) -> list[Replay]:
     """regard's server and other projects' engines, which are processes of their own and read a checkpoint."""
-    found: list[Replay] = []
-    if http or others:
-        with tempfile.TemporaryDirectory() as name:
-            foreign.save(model, Path(name) / "model")
-            if http:
-                found += over_http.contest(Path(name) / "model", asks, turns, say)
-            for peer in others:
-                say(peer.name)
-                found.append(foreign.replay(peer, Path(name), asks, turns))
+    if not (at / "model").is_dir():
+        foreign.save(model, at / "model")
+    found = over_http.contest(at / "model", asks, turns, say) if http else []
+    for peer in others:
+        say(peer.name)
+        found.append(foreign.replay(peer, at, asks, turns))
     return found
 
 

@@ -24,9 +24,9 @@ def simulate(asks: list[Ask], page_size: int = 16, running: int = 64, budget: in
     used = slots = steps = 0
     while not scheduler.is_idle:
         for work in scheduler.schedule().work:
-            scheduler.commit(work, [0] if work.chooses else [])
-            sequence = work.sequence
-            if work.chooses and len(sequence.tokens) - sequence.num_prompt >= sequence.request.stopping.max_tokens:
+            sequence, chooses = work.sequence, work.chooses
+            scheduler.commit(work, [0] if chooses else [])
+            if chooses and len(sequence.tokens) - sequence.num_prompt >= sequence.request.stopping.max_tokens:
                 scheduler.finish(sequence, "length")
         slots += sum(len(s.table.pages[0]) * page_size for s in scheduler.running)
         used += sum(s.num_computed for s in scheduler.running)

@@ -35,6 +35,9 @@ def serve(
         list[str] | None,
         typer.Option(help="openvino=PYTHON, openvino:f32,int8=PYTHON, vllm=PYTHON: a Python that has the engine."),
     ] = None,
+    folder: Annotated[
+        Path | None, typer.Option(help="Keep the checkpoint that peers read, and what they make of it, there.")
+    ] = None,
     turns: Annotated[int, typer.Option(help="Turns of regard and of peers; the median counts.")] = 1,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
@@ -64,6 +67,6 @@ def serve(
     names = [name.strip() for name in against.split(",")]
     others = read_peers(peer or [])
     result = bench.run(
-        shape, asks, names, numbers_in(batches, "--batches") or [], progress, reuse, alone, others, turns
+        shape, asks, names, numbers_in(batches, "--batches") or [], progress, reuse, alone, others, turns, folder
     )
     result_of(result, as_json, bench.table)
