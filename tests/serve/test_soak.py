@@ -101,6 +101,7 @@ async def one(client: httpx.AsyncClient, draw: random.Random, right: list[Any], 
     elif isinstance(got, int):
         assert got in CLEAN, got
         count.refused += 1
+        await asyncio.sleep(0.5 * draw.random())  # as a client that was told to come back
     else:
         assert got == wanted, (body, got, wanted)
         count.right += 1
