@@ -22,6 +22,7 @@ class NativeGroup:
         self.layers = list(range(num_layers)) if self.look.layers is None else sorted(self.look.layers)
         self.results: dict[str, tuple[Tensor, ...]] = {}
         self.step: Any = None
+        self.tables: dict[int, list[int]] = {}  # by group of pages, where each member's block table lies
 
     def layer(self, q: Tensor, how: Attends, layout: StepLayout, pages: Pages) -> None:
         if how.layer not in self.layers:
@@ -30,8 +31,10 @@ class NativeGroup:
             self.step = self._started(q.shape[1], layout)
         views, threads = Views(), torch.get_num_threads()
         group = pages.by_layer[how.layer][0]
-        table = layout.table(group)
-        rows = [table.data_ptr() + 4 * table.shape[1] * i for i, _ in self.members]
+        rows = self.tables.get(group)
+        if rows is None:
+            table = layout.table(group)
+            rows = self.tables[group] = [table.data_ptr() + 4 * table.shape[1] * i for i, _ in self.members]
         sink = 0 if how.sink is None else how.sink.data_ptr()
         index = self.layers.index(how.layer)
         numbers = float(how.scale), float(how.softcap or 0.0), int(how.window or 0)

@@ -14,11 +14,15 @@ REGARD_INLINE void scores_of(const SeenLayer& layer, const int* pages, int64_t g
   const int64_t width = layer.q.shape[2], size = layer.key_pages.shape[3];
   for (int64_t page = first; page < last; ++page) {
     const Stored* keys = layer.key_pages.at<const Stored>(pages[page] > 0 ? pages[page] : 0, group);
+    const int64_t ahead = page + 2 < last && pages[page + 2] > 0 ? pages[page + 2] : 0;
+    const Stored* later = layer.key_pages.at<const Stored>(ahead, group);  // two pages on, fetched meanwhile
     for (int64_t t = 0; t < size; t += W) {
       vf sum[2][N];  // of even and odd features: two short chains in place of a long one
       for (int n = 0; n < N; ++n) sum[0][n] = sum[1][n] = zero();
       int64_t d = 0;
       for (; d + 2 <= width; d += 2) {
+        __builtin_prefetch(later + d * size + t);
+        __builtin_prefetch(later + (d + 1) * size + t);
         const vf even = load_widened(keys + d * size + t), odd = load_widened(keys + (d + 1) * size + t);
 #pragma GCC unroll 4
         for (int n = 0; n < N; ++n) {
