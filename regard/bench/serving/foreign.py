@@ -69,10 +69,11 @@ def save(model: Any, folder: Path) -> None:
 def replay(peer: Peer, folder: Path, asks: list[Ask], turns: int = 1, budget: int = 512) -> Replay:
     """The load by a peer, the median of some turns. folder: holds `model` of `save`; budget: most tokens of a step.
     Raises UserError with the end of what the peer said when it fails."""
-    load = {"asks": [asdict(ask) for ask in asks], "budget": budget, "turns": turns}
+    load: dict[str, Any] = {"asks": [asdict(ask) for ask in asks], "budget": budget, "turns": turns}
+    load["threads"] = torch.get_num_threads()
     (folder / "load.json").write_text(json.dumps(load), encoding="utf-8")
     script = Path(__file__).parent / "elsewhere" / SCRIPTS[peer.engine]
-    threads = str(torch.get_num_threads())
+    threads = str(load["threads"])
     environment = os.environ | {"OMP_NUM_THREADS": threads, "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
     environment.pop("PYTHONPATH", None)
     command = [str(peer.python), str(script), str(folder), peer.variant]

@@ -28,7 +28,8 @@ def prepare(model: Path, variant: str, load: dict[str, Any]) -> tuple[Any, Any, 
     import openvino
     import openvino_genai
 
-    stored, properties = VARIANTS[variant]
+    stored, precision = VARIANTS[variant]
+    properties = {**precision, "INFERENCE_NUM_THREADS": load["threads"]}
     folder = model.parent / f"openvino-{stored}"
     if not (folder / "openvino_model.xml").exists():
         export(model, folder, stored == "int8")
