@@ -12,7 +12,7 @@ CODE := regard tests scripts
 TESTS ?= tests/test_imports.py tests/test_text.py tests/test_ranges.py tests/test_composite.py tests/parts tests/seeing \
 	tests/view/test_scene.py tests/view/test_terminal.py tests/view/test_words.py tests/view/test_page.py
 
-.PHONY: help setup see test fast check format docs native models sanitize clean
+.PHONY: help setup see test fast check format docs native models served sanitize clean
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /make \1\t/' | expand -t 16
@@ -69,6 +69,9 @@ native: setup ## the C++ core compiled again
 
 models: setup ## every family of transformers, built tiny, watched and compared; writes docs/models.md (about half an hour)
 	$(BIN)/python -m scripts.census
+
+served: setup ## every causal language model of transformers, built tiny, served and compared; writes docs/served.md (minutes)
+	$(BIN)/python -m scripts.served
 
 # The native core with the address and undefined-behaviour sanitizers, under its own tests, and its kernels on several
 # threads under the thread sanitizer. Needs cmake and g++.

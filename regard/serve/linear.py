@@ -6,8 +6,9 @@ of every result. int8 is asked for by name, for it changes results.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator, Set
+from contextlib import contextmanager
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -90,14 +91,40 @@ class Part(nn.Module):
         return self.shared.part(x, self.index)
 
 
-def pack(model: nn.Module, how: Pack = as_stored) -> int:
+@contextmanager
+def read_by_hand(model: nn.Module) -> Iterator[set[int]]:
+    """The ids of linear layers whose weights the model's code reads itself while the block runs: they stay unpacked."""
+    found: set[int] = set()
+
+    class Watched(nn.Linear):
+        """A linear layer that notes when its weight is read other than by calling it."""
+
+        def forward(self, x: Tensor) -> Tensor:
+            return nn.functional.linear(x, cast(Tensor, self._parameters["weight"]), self._parameters["bias"])
+
+        def __getattribute__(self, name: str) -> Any:
+            if name == "weight":
+                found.add(id(self))
+            return super().__getattribute__(name)
+
+    layers = [module for module in model.modules() if type(module) is nn.Linear]
+    for layer in layers:
+        layer.__class__ = Watched
+    try:
+        yield found
+    finally:
+        for layer in layers:
+            layer.__class__ = nn.Linear
+
+
+def pack(model: nn.Module, how: Pack = as_stored, leave: Set[int] = frozenset()) -> int:
     """Replace every linear layer of a model by a packed one, joining those that share an input; how many products
-    are left. The weights of replaced layers are let go."""
+    are left. The weights of replaced layers are let go. leave: ids of layers that stay as they are."""
     products = 0
     for module in list(model.modules()):
-        products += _join(module, how)
+        products += _join(module, how, leave)
         for name, child in list(module.named_children()):
-            made = _packed(child, how)
+            made = None if id(child) in leave else _packed(child, how)
             if made is not None:
                 setattr(module, name, made)
                 products += 1
@@ -112,11 +139,11 @@ def packed_in(model: nn.Module) -> list[PackedLinear]:
     return list({id(p): p for p in found}.values())
 
 
-def _join(module: nn.Module, how: Pack) -> int:
+def _join(module: nn.Module, how: Pack, leave: Set[int]) -> int:
     made = 0
     for names in JOINED:
         layers: list[Any] = [getattr(module, name, None) for name in names]
-        if not all(type(layer) is nn.Linear for layer in layers):
+        if not all(type(layer) is nn.Linear and id(layer) not in leave for layer in layers):
             continue
         weight = torch.cat([layer.weight.detach() for layer in layers])
         bias = None

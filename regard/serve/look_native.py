@@ -22,21 +22,31 @@ class NativeGroup:
         self.layers = list(range(num_layers)) if self.look.layers is None else sorted(self.look.layers)
         self.results: dict[str, tuple[Tensor, ...]] = {}
         self.step: Any = None
+        self.at = {layer: i for i, layer in enumerate(self.layers)}
+        self.tables: dict[int, list[int]] = {}  # by group of pages, where each member's block table lies
+        self.queries: tuple[Tensor, Any, Views] | None = None  # layers that share a buffer share its view
 
     def layer(self, q: Tensor, how: Attends, layout: StepLayout, pages: Pages) -> None:
-        if how.layer not in self.layers:
+        index = self.at.get(how.layer)
+        if index is None:
             return
         if self.step is None:
             self.step = self._started(q.shape[1], layout)
-        views, threads = Views(), torch.get_num_threads()
         group = pages.by_layer[how.layer][0]
-        table = layout.table(group)
-        rows = [table.data_ptr() + 4 * table.shape[1] * i for i, _ in self.members]
+        rows = self.tables.get(group)
+        if rows is None:
+            table = layout.table(group)
+            rows = self.tables[group] = [table.data_ptr() + 4 * table.shape[1] * i for i, _ in self.members]
         sink = 0 if how.sink is None else how.sink.data_ptr()
-        index = self.layers.index(how.layer)
         numbers = float(how.scale), float(how.softcap or 0.0), int(how.window or 0)
-        queries = views.view(unit_stride(q.float()))
-        self.step.see(index, queries, pages.views(how.layer)[0], rows, sink, *numbers, threads)
+        self.step.see(index, self._view(q), pages.views(how.layer)[0], rows, sink, *numbers, torch.get_num_threads())
+
+    def _view(self, q: Tensor) -> Any:
+        """The queries as the extension reads them; kept for the next layer where nothing was copied."""
+        if self.queries is None or self.queries[0] is not q:
+            views, as_read = Views(), unit_stride(q.float())
+            self.queries = as_read, views.view(as_read), views
+        return self.queries[1]
 
     def _started(self, heads: int, layout: StepLayout) -> Any:
         """The extension's record of what is asked, and room for the results."""

@@ -23,7 +23,7 @@ from regard.hf.families import HARMLESS, SINKS
 from regard.hf.masks import ModelMask, _cells
 from regard.hf.seam import AttentionCall, Handler, handling
 from regard.serve.fused import Fused, why_not
-from regard.serve.linear import WEIGHTS, pack, packed_in
+from regard.serve.linear import WEIGHTS, pack, packed_in, read_by_hand
 from regard.serve.look import Looking, Wanted
 from regard.serve.pages import Attends, Pages, StepLayout, write_and_attend
 from regard.serve.pool import Copy, Group, Pool
@@ -77,17 +77,23 @@ class Runner(Handler):
         _check(model, self.name)
         self.unfused = why_not(model) if fuse else "what it was told not to fuse"
         probe = _probe_ids(model)
-        with torch.inference_mode():
+        with torch.inference_mode(), read_by_hand(model) as read:
             plain = [model(input_ids=ids[None], use_cache=False).logits[0].float() for ids in probe]
         self._attached = ExitStack()
         try:
             if self.unfused is not None:
-                pack(model, WEIGHTS[weights])
+                pack(model, WEIGHTS[weights], read)
             self._attached.enter_context(handling(model, self))
             self._try(probe, plain)
             if self.unfused is None:
                 self.fused = Fused(model, list(self.attends.values()), WEIGHTS[weights])
                 self._try(probe, plain)
+        except Exception as error:
+            self._attached.close()
+            if self.name in str(error):
+                raise
+            said = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+            raise UserError(f"{self.name} does not run from pages, so it is not served ({said})") from error
         except BaseException:
             self._attached.close()
             raise

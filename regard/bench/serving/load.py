@@ -42,21 +42,25 @@ def equal(count: int, vocabulary: int, long: int, new: int, shared: int = 0, see
     return [Ask(prefix + [draw.randrange(vocabulary) for _ in range(long)], new) for _ in range(count)]
 
 
-def trace(path: Path, count: int, vocabulary: int, scale: float, faster: float, seed: int = 0) -> list[Ask]:
+def trace(
+    path: Path, count: int, vocabulary: int, scale: float, faster: float, seed: int = 0, clipped: bool = True
+) -> list[Ask]:
     """The first requests of a trace (a table with columns TIMESTAMP, ContextTokens, GeneratedTokens), lengths times
-    `scale` within 8 … 512 and 8 … 192, arrivals `faster` times as fast. Raises UserError for another file."""
+    `scale`, clipped to 8 … 512 and 8 … 192 or else as they are, arrivals `faster` times as fast. Raises UserError for
+    another file."""
     from datetime import datetime
 
     draw = random.Random(seed)
     asks: list[Ask] = []
     begin = None
+    least, most = (8, (512, 192)) if clipped else (1, (1 << 30, 1 << 30))
     try:
         with path.open(encoding="utf-8") as file:
             for row in csv.DictReader(file):
                 when = datetime.fromisoformat(row["TIMESTAMP"][:26])
                 begin = begin or when
-                long = _clipped(int(row["ContextTokens"]) * scale, 8, 512)
-                new = _clipped(int(row["GeneratedTokens"]) * scale, 8, 192)
+                long = _clipped(int(row["ContextTokens"]) * scale, least, most[0])
+                new = _clipped(int(row["GeneratedTokens"]) * scale, least, most[1])
                 prompt = [draw.randrange(vocabulary) for _ in range(long)]
                 asks.append(Ask(prompt, new, (when - begin).total_seconds() / faster))
                 if len(asks) == count:

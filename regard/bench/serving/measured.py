@@ -44,5 +44,13 @@ class Replay:
         }
 
 
+def middle(turns: list[Replay]) -> Replay:
+    """The turn of median length; its notes say how long every turn took."""
+    found = sorted(turns, key=lambda replay: replay.seconds)[len(turns) // 2]
+    if len(turns) > 1:
+        found.notes["turns"] = [replay.seconds for replay in turns]
+    return found
+
+
 def _at(ordered: list[float], share: float) -> float | None:
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))] if ordered else None

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import copy
 import gc
+import tempfile
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from regard.bench.machine import describe
-from regard.bench.serving import peers
+from regard.bench.serving import foreign, over_http, peers
+from regard.bench.serving.compared import compared
+from regard.bench.serving.foreign import Peer
 from regard.bench.serving.load import Ask
-from regard.bench.serving.measured import Replay
+from regard.bench.serving.measured import Replay, middle
 from regard.bench.serving.models import build
 from regard.errors import UserError
 from regard.serve.request import Look
@@ -21,7 +25,7 @@ LOOKS = {
     "top 8 of all heads": Look(("top",), heads="all", top_k=8),
 }
 OWN = {"regard": "stored", "float32": "float32", "int8": "int8"}  # contestants by how their weights are stored
-NAMES = (*OWN, "look", "one", "static", "continuous")
+NAMES = (*OWN, "look", "http", "one", "static", "continuous")
 
 
 def run(
@@ -32,9 +36,14 @@ def run(
     say: Callable[[str], None],
     reuse: bool = True,
     alone: int | None = None,
+    others: list[Peer] | None = None,
+    turns: int = 1,
+    folder: Path | None = None,
 ) -> dict[str, Any]:
     """Replay a load. contestants: of NAMES; batches: sizes of static batches; reuse: requests share pages; alone: how
-    many of the requests are answered one by one, None for all. Raises UserError for other names."""
+    many of the requests are answered one by one, None for all; others: engines of other environments; turns: how often
+    regard and the others replay it, the median counts; folder: where the checkpoint that they read is kept, None for
+    one that goes with the run. Raises UserError for other names."""
     unknown = next((name for name in contestants if name not in NAMES), None)
     if unknown is not None:
         raise UserError(f"--against {unknown}: one of {', '.join(NAMES)} is needed")
@@ -42,31 +51,51 @@ def run(
     results: list[Replay] = []
     for name in OWN:
         if name in contestants or (name == "regard" and "look" in contestants):
-            results += _regard(copy.deepcopy(model), name, asks, "look" in contestants and name == "regard", reuse, say)
+            looks = LOOKS if name == "regard" and "look" in contestants else {}
+            results += _regard(copy.deepcopy(model), name, asks, looks, reuse, turns, say)
             gc.collect()
+    if "http" in contestants or others:
+        with tempfile.TemporaryDirectory() as temporary:
+            at = (folder or Path(temporary)) / shape
+            results += _outside(model, at, asks, "http" in contestants, others or [], turns, say)
     for name, play in _others(model, asks, contestants, batches, alone):
         say(name)
         results.append(play())
     figures = [replay.figures() for replay in results]
     for replay, figure in zip(results, figures):
         figure["against_first"] = figures[0]["tokens_per_second"] / figure["tokens_per_second"]
-        figure["same_tokens"] = _same(results[0], replay)
+        figure |= compared(model, asks, results[0].tokens, replay.tokens)
     about = {"shape": shape, "requests": len(asks), "prompt_tokens": sum(len(a.prompt) for a in asks)}
     return about | {"new_tokens": sum(a.new_tokens for a in asks), "machine": describe(), "results": figures}
 
 
 def _regard(
-    model: Any, name: str, asks: list[Ask], looks: bool, reuse: bool, say: Callable[[str], None]
+    model: Any, name: str, asks: list[Ask], looks: dict[str, Look], reuse: bool, turns: int, say: Callable[[str], None]
 ) -> list[Replay]:
+    """regard's engine in this process: plain, then with every look, `turns` times."""
     runner = Runner(model, weights=OWN[name])
     peers.with_regard(runner, [Ask(a.prompt[:32], 4) for a in asks[:4]])  # warms up
     title = "regard" if name == "regard" else f"regard, {name} weights"
-    say(title)
-    found = [peers.with_regard(runner, asks, reuse=reuse, name=title)]
-    for what, look in LOOKS.items() if looks else ():
-        say(what)
-        found.append(peers.with_regard(runner, asks, look, name=f"{title}, {what}"))
+    kinds: dict[str, Look | None] = {title: None} | {f"{title}, {what}": look for what, look in looks.items()}
+    ran: dict[str, list[Replay]] = {kind: [] for kind in kinds}
+    for turn in range(turns):
+        for kind, look in kinds.items():
+            say(f"{kind}{f', turn {turn + 1}' if turns > 1 else ''}")
+            ran[kind].append(peers.with_regard(runner, asks, look, reuse, kind))
     runner.close()
+    return [middle(replays) for replays in ran.values()]
+
+
+def _outside(
+    model: Any, at: Path, asks: list[Ask], http: bool, others: list[Peer], turns: int, say: Callable[[str], None]
+) -> list[Replay]:
+    """regard's server and other projects' engines, which are processes of their own and read a checkpoint."""
+    if not (at / "model").is_dir():
+        foreign.save(model, at / "model")
+    found = over_http.contest(at / "model", asks, turns, say) if http else []
+    for peer in others:
+        say(peer.name)
+        found.append(foreign.replay(peer, at, asks, turns))
     return found
 
 
@@ -81,11 +110,6 @@ def _others(
     if "continuous" in contestants:
         found.append(("transformers' continuous batching", lambda: peers.continuous(model, asks)))
     return found
-
-
-def _same(a: Replay, b: Replay) -> float:
-    """The share of b's requests that were answered with the same tokens as a's."""
-    return sum(x == y for x, y in zip(a.tokens, b.tokens)) / max(1, len(b.tokens))
 
 
 def table(result: dict[str, Any]) -> list[list[str]]:

@@ -7,48 +7,52 @@
 
 namespace regard::REGARD_ISA {
 
-// Scores of N heads of one group on the keys of pages first … last-1, scores[n][key - first key].
+// Scores of N heads of one group on the keys of one page, scores[n][t]; `later` is fetched meanwhile.
 template <int N, class Stored>
-REGARD_INLINE void scores_of(const SeenLayer& layer, const int* pages, int64_t group, const float* query, int64_t first,
-                             int64_t last, float* scores, int64_t stride) {
-  const int64_t width = layer.q.shape[2], size = layer.key_pages.shape[3];
-  for (int64_t page = first; page < last; ++page) {
-    const Stored* keys = layer.key_pages.at<const Stored>(pages[page] > 0 ? pages[page] : 0, group);
-    for (int64_t t = 0; t < size; t += W) {
-      vf sum[2][N];  // of even and odd features: two short chains in place of a long one
-      for (int n = 0; n < N; ++n) sum[0][n] = sum[1][n] = zero();
-      int64_t d = 0;
-      for (; d + 2 <= width; d += 2) {
-        const vf even = load_widened(keys + d * size + t), odd = load_widened(keys + (d + 1) * size + t);
+REGARD_INLINE void scores_of(const Stored* keys, const Stored* later, int64_t size, int64_t width, const float* query,
+                             float* scores, int64_t stride) {
+  for (int64_t t = 0; t < size; t += W) {
+    vf sum[2][N];  // of even and odd features: two short chains in place of a long one
+    for (int n = 0; n < N; ++n) sum[0][n] = sum[1][n] = zero();
+    int64_t d = 0;
+    for (; d + 2 <= width; d += 2) {
+      __builtin_prefetch(later + d * size + t);
+      __builtin_prefetch(later + (d + 1) * size + t);
+      const vf even = load_widened(keys + d * size + t), odd = load_widened(keys + (d + 1) * size + t);
 #pragma GCC unroll 4
-        for (int n = 0; n < N; ++n) {
-          sum[0][n] = fma(splat(query[n * width + d]), even, sum[0][n]);
-          sum[1][n] = fma(splat(query[n * width + d + 1]), odd, sum[1][n]);
-        }
+      for (int n = 0; n < N; ++n) {
+        sum[0][n] = fma(splat(query[n * width + d]), even, sum[0][n]);
+        sum[1][n] = fma(splat(query[n * width + d + 1]), odd, sum[1][n]);
       }
-      for (; d < width; ++d)
-        for (int n = 0; n < N; ++n)
-          sum[0][n] = fma(splat(query[n * width + d]), load_widened(keys + d * size + t), sum[0][n]);
-      for (int n = 0; n < N; ++n) store(scores + n * stride + (page - first) * size + t, sum[0][n] + sum[1][n]);
     }
+    for (; d < width; ++d)
+      for (int n = 0; n < N; ++n)
+        sum[0][n] = fma(splat(query[n * width + d]), load_widened(keys + d * size + t), sum[0][n]);
+    for (int n = 0; n < N; ++n) store(scores + n * stride + t, sum[0][n] + sum[1][n]);
   }
 }
 
+// Page by page, all groups of a page together, for they lie together; the page after the next is fetched ahead.
 template <class Stored>
 static void row_scores(const SeenLayer& layer, const int* pages, const float* query, int64_t first, int64_t last,
                        float* scores, int64_t stride) {
   const int64_t heads = layer.q.shape[1], groups = layer.key_pages.shape[1], shared = heads / groups;
-  const int64_t width = layer.q.shape[2];
-  for (int64_t group = 0; group < groups; ++group)
-    for (int64_t h = 0; h < shared; h += 4) {
-      const int64_t head = group * shared + h;
-      float* to = scores + head * stride;
-      const float* q = query + head * width;
-      switch (shared - h) {
-        case 1: scores_of<1, Stored>(layer, pages, group, q, first, last, to, stride); break;
-        case 2: scores_of<2, Stored>(layer, pages, group, q, first, last, to, stride); break;
-        case 3: scores_of<3, Stored>(layer, pages, group, q, first, last, to, stride); break;
-        default: scores_of<4, Stored>(layer, pages, group, q, first, last, to, stride);
+  const int64_t width = layer.q.shape[2], size = layer.key_pages.shape[3];
+  const auto at = [&](int64_t page) { return pages[page] > 0 ? pages[page] : 0; };
+  for (int64_t page = first; page < last; ++page)
+    for (int64_t group = 0; group < groups; ++group) {
+      const Stored* keys = layer.key_pages.at<const Stored>(at(page), group);
+      const Stored* later = layer.key_pages.at<const Stored>(at(page + 2 < last ? page + 2 : last - 1), group);
+      for (int64_t h = 0; h < shared; h += 4) {
+        const int64_t head = group * shared + h;
+        float* to = scores + head * stride + (page - first) * size;
+        const float* q = query + head * width;
+        switch (shared - h) {
+          case 1: scores_of<1>(keys, later, size, width, q, to, stride); break;
+          case 2: scores_of<2>(keys, later, size, width, q, to, stride); break;
+          case 3: scores_of<3>(keys, later, size, width, q, to, stride); break;
+          default: scores_of<4>(keys, later, size, width, q, to, stride);
+        }
       }
     }
 }
