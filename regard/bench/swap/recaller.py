@@ -40,12 +40,10 @@ class RecallAttention(nn.Module):
 
     def forward(self, x: Tensor, mask: Any, cache: Any) -> Tensor:
         """x [B,T,width] -> [B,T,width]."""
-        q, k, v = (
-            part(x).unflatten(-1, (HEADS, -1)).transpose(1, 2) for part in (self.query, self.key, self.value)
-        )
+        q, k, v = (part(x).unflatten(-1, (HEADS, -1)).transpose(1, 2) for part in (self.query, self.key, self.value))
         if cache is not None:
             k, v = cache.update(k, v, self.layer_idx)
-        attend: Any = ALL_ATTENTION_FUNCTIONS.get_interface("sdpa", None)
+        attend: Any = ALL_ATTENTION_FUNCTIONS.get_interface("sdpa", nn.Identity)
         found = attend(self, q, k, v, mask, scaling=self.scaling, dropout=0.0)[0]
         return self.out(found.flatten(2))
 
