@@ -102,7 +102,7 @@ def train(name: str, budget: Budget, report: Callable[[str], None] = lambda line
     torch.manual_seed(budget.seed)
     model, data = Recaller(name), torch.Generator().manual_seed(1 + 1000 * budget.seed)
     optimiser = torch.optim.AdamW(model.parameters(), RATE, weight_decay=0.01)
-    rate = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: _share_of_rate(step, budget.steps))
+    rate = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: share_of_rate(step, budget.steps))
     begun, done, ended = perf_counter(), 0, "steps"
     while done < budget.steps:
         tokens, wanted = batch(budget.pairs[done % len(budget.pairs)], BATCH, data)
@@ -128,7 +128,7 @@ def train(name: str, budget: Budget, report: Callable[[str], None] = lambda line
     return {"accuracy": found, "steps": done, "seconds": seconds, "ended": ended, "parameters": count}
 
 
-def _share_of_rate(step: int, steps: int) -> float:
+def share_of_rate(step: int, steps: int) -> float:
     """A linear warm-up over WARM steps, then half a cosine down to LAST."""
     return min(1.0, (step + 1) / WARM) * (LAST + (1 - LAST) * 0.5 * (1 + math.cos(math.pi * step / steps)))
 

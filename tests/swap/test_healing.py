@@ -73,7 +73,7 @@ def test_transfer_alone_leaves_the_models_own_weights_and_lowers_the_error() -> 
     before = sum(float(error) for error in errors(loaded.model, plan, ids, learning=False).values())
     heal(loaded.model, TEXT, tokenizer=loaded.tokenizer, recipe=Recipe(steps=20, transfer=1.0, tokens=64, context=32))
     after = sum(float(error) for error in errors(loaded.model, plan, ids, learning=False).values())
-    assert after < 0.8 * before
+    assert after < 0.75 * before  # the start alone reaches 0.83
     assert all(torch.equal(value, own[name]) for name, value in loaded.model.state_dict().items() if name in own)
 
 
