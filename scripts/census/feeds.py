@@ -10,12 +10,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from scripts.census.special import SPECIAL, WHOLE
+from scripts.census.special import SPECIAL
+from scripts.census.special import WHOLE as WORDS
+from scripts.census.special_media import WHOLE as MEDIA
 
 LENGTH = 11
 VIDEO = ("timesformer", "videomae", "vivit", "vjepa2", "videomt", "videoprism")
 SAID = re.compile(r"(image|video|audio|multimodal)?[^.]*tokens?(?: \()?:? ?(\d+)\D+(\d+)", re.IGNORECASE)
 Inputs = dict[str, Any]
+WHOLE = {**WORDS, **MEDIA}
 
 
 def fed(model: Any, padding: bool) -> Iterator[Inputs]:

@@ -1,0 +1,91 @@
+"""All the inputs of single models of pictures, films, sounds and drafts, by the type of the model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Generator
+
+Make = Callable[[Any, Generator], Any]
+
+
+def _floats(g: Generator, *shape: int) -> Any:
+    return torch.randn(shape, generator=g)
+
+
+def _ids(g: Generator, *shape: int) -> Any:
+    return torch.randint(20, 60, shape, generator=g)
+
+
+def _draft(c: Any, g: Generator) -> dict[str, Any]:
+    """What a draft model of Gemma 4 takes from the model it drafts for: embeddings, and keys and values by layer type."""
+    text = c.text_config
+    kinds = dict.fromkeys(text.layer_types)
+    heads, wide = text.num_key_value_heads, {"full_attention": getattr(text, "global_head_dim", None) or text.head_dim}
+    shared = {k: tuple(_floats(g, 2, heads, 11, wide.get(k, text.head_dim)) for _ in range(2)) for k in kinds}
+    positions = torch.full((2, 1), 10)
+    width = 2 * c.backbone_hidden_size
+    return {"inputs_embeds": _floats(g, 2, 1, width), "shared_kv_states": shared, "position_ids": positions}
+
+
+def _glimmer(c: Any, g: Generator) -> dict[str, Any]:
+    width = c.hidden_size * len(c.target_layer_ids)
+    return {"noise_embeds": _floats(g, 2, 4, c.hidden_size), "context_hidden_states": _floats(g, 2, 7, width)}
+
+
+def _decision(c: Any, g: Generator) -> dict[str, Any]:
+    return {
+        "input_ids": _ids(g, 1, 11),
+        "marks": torch.tensor([[4, 9]]),
+        "num_options": torch.tensor([[2, 2]]),
+        "question_type_ids": torch.tensor([[0, 0]]),
+    }
+
+
+def _pi0(c: Any, g: Generator) -> dict[str, Any]:
+    side = c.vlm_config.vision_config.image_size
+    count = (side // c.vlm_config.vision_config.patch_size) ** 2
+    ids = _ids(g, 2, 6 + count)
+    ids[:, :count] = c.vlm_config.image_token_id
+    return {
+        "action_embeds": _floats(g, 2, 5, c.dit_config.hidden_size),
+        "input_ids": ids,
+        "attention_mask": torch.ones_like(ids),
+        "pixel_values": _floats(g, 2, 1, 3, side, side),
+        "pixel_attention_mask": torch.ones(2, 1, dtype=torch.bool),
+    }
+
+
+def _codec(c: Any, g: Generator) -> dict[str, Any]:
+    return {"input_values": _floats(g, 2, 1, 3200), "input_features": _floats(g, 2, 10, 160)}
+
+
+# model type -> all of its inputs
+WHOLE: dict[str, Make] = {
+    "gemma4_assistant": _draft,
+    "gemma4_unified_assistant": _draft,
+    "muse_glimmer_assistant": _glimmer,
+    "jev": _decision,
+    "pi0": _pi0,
+    "depth_pro": lambda c, g: {"pixel_values": _floats(g, 1, 3, 128, 128)},
+    "neucodec": _codec,
+    "xcodec2": _codec,
+    "tvp": lambda c, g: {"input_ids": _ids(g, 2, 11), "pixel_values": _floats(g, 2, c.num_frames, 3, 64, 64)},
+    "pe_audio": lambda c, g: {"input_ids": _ids(g, 2, 11), "input_values": _floats(g, 2, 1, 2000)},
+    "pe_video": lambda c, g: {"input_ids": _ids(g, 2, 11), "pixel_values_videos": _floats(g, 2, 3, 3, 32, 32)},
+    "pe_audio_video": lambda c, g: {
+        "input_ids": _ids(g, 2, 11),
+        "input_values": _floats(g, 2, 1, 2000),
+        "pixel_values_videos": _floats(g, 2, 3, 3, 32, 32),
+    },
+    "pp_formulanet": lambda c, g: {"pixel_values": _floats(g, 2, 3, 64, 64), "decoder_input_ids": _ids(g, 2, 7)},
+    "videomt": lambda c, g: {"pixel_values_videos": _floats(g, 1, 2, 3, c.image_size, c.image_size)},
+    "pix2struct": lambda c, g: {
+        "flattened_patches": torch.rand(2, 6, 2 + 3 * 16 * 16, generator=g),
+        "decoder_input_ids": _ids(g, 2, 7),
+    },
+    "timm_wrapper": lambda c, g: {"pixel_values": _floats(g, 2, 3, 32, 32)},
+    "pix2struct_text_model": lambda c, g: {"input_ids": _ids(g, 2, 11)},
+}
