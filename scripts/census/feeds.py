@@ -12,6 +12,7 @@ from torch import Tensor
 
 from scripts.census.special import SPECIAL
 from scripts.census.special import WHOLE as WORDS
+from scripts.census.special_media import FILMED
 from scripts.census.special_media import WHOLE as MEDIA
 
 LENGTH = 11
@@ -65,6 +66,9 @@ def feeds(model: Any, padding: bool, counts: Mapping[str, int], seed: int = 1) -
     names = set(inspect.signature(model.forward).parameters)
     config = model.config
     make = torch.Generator().manual_seed(seed)
+    if config.model_type in FILMED:
+        yield FILMED[config.model_type](model, make)
+        return
     if config.model_type in WHOLE:
         yield WHOLE[config.model_type](config, make)
         return

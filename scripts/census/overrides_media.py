@@ -28,6 +28,10 @@ VIT |= {"model_args": {"img_size": 32, "patch_size": 8, "embed_dim": 32, "depth"
 PATCHES = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "image_size": 32, "patch_size": 8}
 VITDET = {"model_type": "vitdet", **PATCHES, "image_size": 64, "patch_size": 16, "window_size": 2, "residual_block_indices": []}
 VITDET |= {"out_features": ["stage2"], "window_block_indices": [0], "mlp_ratio": 1}
+MEMORY = {"memory_encoder_output_channels": 16, "memory_attention_rope_feat_sizes": [4, 4]}
+MEMORY |= {"memory_attention_num_attention_heads": 1}
+REPVIT = {"model_type": "timm_wrapper", "architecture": "repvit_m1", "num_classes": 2}
+REPVIT |= {"model_args": {"features_only": True, "out_indices": [0, 1, 2, 3]}}
 POSTERIOR = {"post_conv_in_channels": 32, "post_conv_mid_channels": 16, "post_conv_out_channels": 32}
 SWIN = {"model_type": "swin", "image_size": 128, "patch_size": 4, "window_size": 4, "embed_dim": 8, "depths": [1] * 4}
 SWIN |= {"num_heads": [1, 2, 2, 2], "out_features": ["stage2", "stage3", "stage4"]}
@@ -65,6 +69,16 @@ OVERRIDES: dict[str, dict[str, Any]] = {
     "Sam2MaskDecoderConfig": SAM_MASK,
     "Sam2VideoPromptEncoderConfig": SAM2_PROMPT,
     "Sam2VideoMaskDecoderConfig": SAM_MASK,
+    "Sam2VideoConfig": MEMORY,
+    "Sam3VisionConfig": {"backbone_feature_sizes": [[16, 16], [8, 8], [4, 4]]},
+    "Sam3TrackerVideoConfig": MEMORY,
+    "Sam3VideoConfig": {"low_res_mask_size": 16, "score_threshold_detection": 0.0, "new_det_thresh": 0.0},
+    "EdgeTamVisionConfig": {**FEATURES, "backbone_channel_list": [384, 192, 96, 48], "backbone_config": REPVIT},
+    "EdgeTamPromptEncoderConfig": SAM2_PROMPT,
+    "EdgeTamMaskDecoderConfig": SAM_MASK,
+    "EdgeTamVideoPromptEncoderConfig": SAM2_PROMPT,
+    "EdgeTamVideoMaskDecoderConfig": SAM_MASK,
+    "EdgeTamVideoConfig": MEMORY,
     "ShieldGemma2Config": {
         "mm_tokens_per_image": 4,
         "vision_config": {"patch_size": 8, "image_size": 32},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -21,10 +22,10 @@ def _ids(g: Generator, *shape: int) -> Any:
 
 def _draft(c: Any, g: Generator) -> dict[str, Any]:
     """What a draft model of Gemma 4 takes from the model it drafts for: embeddings, and keys and values by layer type."""
-    text = c.text_config
-    kinds = dict.fromkeys(text.layer_types)
-    heads, wide = text.num_key_value_heads, {"full_attention": getattr(text, "global_head_dim", None) or text.head_dim}
-    shared = {k: tuple(_floats(g, 2, heads, 11, wide.get(k, text.head_dim)) for _ in range(2)) for k in kinds}
+    text, shared = c.text_config, {}
+    for number, kind in enumerate(text.layer_types):
+        layer = text.per_layer_config[number]
+        shared[kind] = tuple(_floats(g, 2, layer.num_key_value_heads, 11, layer.head_dim) for _ in range(2))
     positions = torch.full((2, 1), 10)
     width = 2 * c.backbone_hidden_size
     return {"inputs_embeds": _floats(g, 2, 1, width), "shared_kv_states": shared, "position_ids": positions}
@@ -88,4 +89,40 @@ WHOLE: dict[str, Make] = {
     },
     "timm_wrapper": lambda c, g: {"pixel_values": _floats(g, 2, 3, 32, 32)},
     "pix2struct_text_model": lambda c, g: {"input_ids": _ids(g, 2, 11)},
+}
+
+
+def _session(model: Any, g: Generator) -> Any:
+    """A film of three frames, in the model's own record of what it follows."""
+    module = sys.modules[type(model).__module__]
+    kind = next(kind for name, kind in vars(module).items() if name.endswith("VideoInferenceSession"))
+    return kind(video=_floats(g, 3, 3, 64, 64), video_height=64, video_width=64)
+
+
+def _followed(model: Any, g: Generator) -> dict[str, Any]:
+    """The second frame of a film, where a point on the first says what to follow: memory attends to the first."""
+    session = _session(model, g)
+    point = {"point_coords": torch.tensor([[[[20.0, 30.0]]]]), "point_labels": torch.ones(1, 1, 1, dtype=torch.int32)}
+    session.add_point_inputs(session.obj_id_to_idx(1), 0, point)
+    session.obj_with_new_inputs = [1]
+    with torch.no_grad():
+        model(inference_session=session, frame_idx=0)
+    return {"inference_session": session, "frame_idx": 1}
+
+
+def _prompted(model: Any, g: Generator) -> dict[str, Any]:
+    """The first frame of a film and words that say what to follow."""
+    session = _session(model, g)
+    number = session.add_prompt("a bird")
+    session.prompt_input_ids[number] = _ids(g, 1, 8)
+    session.prompt_attention_masks[number] = torch.ones(1, 8, dtype=torch.int64)
+    return {"inference_session": session, "frame_idx": 0}
+
+
+# model type -> all of its inputs, made with the model itself
+FILMED: dict[str, Make] = {
+    "sam2_video": _followed,
+    "edgetam_video": _followed,
+    "sam3_tracker_video": _followed,
+    "sam3_video": _prompted,
 }
