@@ -184,7 +184,6 @@ OVERRIDES: dict[str, dict[str, Any]] = {
     "EsmFold2AtomTransformerConfig": {"head_dim": 32},
     "FalconH1Config": {"mamba_d_ssm": 64, "mamba_n_heads": 4, "mamba_d_head": 16},
     "GraniteMoeHybridConfig": {"layer_types": ["linear_attention", "full_attention"], "num_hidden_layers": 2},
-    "Granite4VisionConfig": {"deepstack_layer_map": [[-1, 0]]},
     "MuseSparkVisionConfig": {"num_hidden_layers": 4, "layer_types": ["window_attention", "full_attention"] * 2},
     "Gemma3Config": {"mm_tokens_per_image": 4, "vision_config": {"patch_size": 8, "image_size": 32}},
     "SuperGlueConfig": {

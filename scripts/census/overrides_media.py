@@ -25,11 +25,31 @@ FEATURES: dict[str, Any] = {
 SAM2_PROMPT = {"hidden_size": 32, "image_size": 64, "patch_size": 16, "mask_input_channels": 4}
 VIT = {"architecture": "vit_tiny_patch16_224", "num_classes": 2}
 VIT |= {"model_args": {"img_size": 32, "patch_size": 8, "embed_dim": 32, "depth": 2, "num_heads": 4}}
+PE = {"embed_dim": 32, "depth": 2, "num_heads": 4, "ref_feat_shape": [4, 4]}
 PATCHES = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "image_size": 32, "patch_size": 8}
-VITDET = {"model_type": "vitdet", **PATCHES, "image_size": 64, "patch_size": 16, "window_size": 2, "residual_block_indices": []}
+VITDET = {
+    "model_type": "vitdet",
+    **PATCHES,
+    "image_size": 64,
+    "patch_size": 16,
+    "window_size": 2,
+    "residual_block_indices": [],
+}
 VITDET |= {"out_features": ["stage2"], "window_block_indices": [0], "mlp_ratio": 1}
-MEMORY = {"memory_encoder_output_channels": 16, "memory_attention_rope_feat_sizes": [4, 4]}
-MEMORY |= {"memory_attention_num_attention_heads": 1}
+# Memories are 64 wide in the code, and what points to an object is split into pieces of that width.
+MEMORY: dict[str, Any] = {
+    "memory_encoder_output_channels": 64,
+    "memory_encoder_hidden_size": 64,
+    "memory_attention_hidden_size": 64,
+    "memory_attention_rope_feat_sizes": [4, 4],
+    "memory_attention_num_attention_heads": 1,
+    "memory_fuser_embed_dim": 64,
+    "mask_downsampler_embed_dim": 64,
+    "vision_config": {"fpn_hidden_size": 64},
+    "prompt_encoder_config": {"hidden_size": 64},
+    "mask_decoder_config": {"hidden_size": 64, "iou_head_hidden_dim": 32, "num_attention_heads": 4},
+}
+ROPE = {"rope_type": "default", "rope_theta": 10000.0}
 REPVIT = {"model_type": "timm_wrapper", "architecture": "repvit_m1", "num_classes": 2}
 REPVIT |= {"model_args": {"features_only": True, "out_indices": [0, 1, 2, 3]}}
 POSTERIOR = {"post_conv_in_channels": 32, "post_conv_mid_channels": 16, "post_conv_out_channels": 32}
@@ -57,6 +77,34 @@ OVERRIDES: dict[str, dict[str, Any]] = {
         "fov_model_config": PATCHES,
     },
     "TimmWrapperConfig": VIT,
+    "PerceptionLMConfig": {
+        "vision_config": {
+            "architecture": "vit_pe_lang_large_patch14_448",
+            "model_args": {**PE, "img_size": 64, "patch_size": 16, "global_pool": ""},
+        }
+    },
+    "PeVideoEncoderConfig": {
+        "head_dim": 8,
+        "vision_config": {
+            "architecture": "vit_pe_core_large_patch14_336",
+            "num_classes": 32,
+            "global_pool": "map",
+            "model_args": {**PE, "img_size": 32, "patch_size": 8},
+        },
+    },
+    "FastVlmConfig": {
+        "image_seq_length": 4,
+        "vision_config": {
+            "architecture": "fastvit_mci0",
+            "hidden_size": 64,
+            "model_args": {"layers": [1, 1, 1, 1], "embed_dims": [8, 16, 24, 32], "inference_mode": True},
+        },
+    },
+    "Gemma3nVisionConfig": {
+        "architecture": "mobilenetv5_300m_enc",
+        "hidden_size": 2048,
+        "model_args": {"channel_multiplier": 0.1},
+    },
     "SamVisionConfig": SAM_VISION,
     "SamPromptEncoderConfig": SAM_PROMPT,
     "SamMaskDecoderConfig": SAM_MASK,
@@ -69,10 +117,53 @@ OVERRIDES: dict[str, dict[str, Any]] = {
     "Sam2MaskDecoderConfig": SAM_MASK,
     "Sam2VideoPromptEncoderConfig": SAM2_PROMPT,
     "Sam2VideoMaskDecoderConfig": SAM_MASK,
+    "NeuCodecConfig": {"quantization_dim": 64},
+    "Xcodec2Config": {"quantization_dim": 64},
+    "VJEPA2Config": {
+        "crop_size": 32,
+        "patch_size": 8,
+        "frames_per_clip": 4,
+        "pred_hidden_size": 32,
+        "pred_num_attention_heads": 4,
+        "pred_num_hidden_layers": 2,
+        "num_pooler_layers": 1,
+    },
+    "InklingVisionConfig": {"text_hidden_size": 32, "patch_size": 8},
+    "InklingAudioConfig": {"text_hidden_size": 32},
+    "InklingTextConfig": {
+        "swa_num_attention_heads": 4,
+        "swa_num_key_value_heads": 2,
+        "swa_head_dim": 8,
+        "num_key_value_heads": 2,
+        "sliding_window_size": 4,
+        "rel_extent": 16,
+        "d_rel": 4,
+        "moe_intermediate_size": 16,
+    },
+    "Glm4vMoeTextConfig": {
+        "rope_parameters": {**ROPE, "partial_rotary_factor": 0.5, "mrope_section": [1, 1, 0]},
+    },
+    "Granite4VisionConfig": {
+        "deepstack_layer_map": [[-1, 0]],
+        "qformer_config": {"hidden_size": 32, "encoder_hidden_size": 32, "num_attention_heads": 4},
+    },
+    "VideomtConfig": {"patch_size": 8, "image_size": 64, "num_hidden_layers": 4, "num_blocks": 1},
+    "TimmBackboneConfig": {"backbone": "vit_tiny_patch16_224", "use_pretrained_backbone": False},
     "Sam2VideoConfig": MEMORY,
     "Sam3VisionConfig": {"backbone_feature_sizes": [[16, 16], [8, 8], [4, 4]]},
-    "Sam3TrackerVideoConfig": MEMORY,
-    "Sam3VideoConfig": {"low_res_mask_size": 16, "score_threshold_detection": 0.0, "new_det_thresh": 0.0},
+    "Sam3TrackerVideoConfig": {
+        **MEMORY,
+        "vision_config": {"fpn_hidden_size": 64, "backbone_feature_sizes": [[16, 16], [8, 8], [4, 4]]},
+    },
+    "Sam3VideoConfig": {
+        "tracker_config": {
+            **MEMORY,
+            "vision_config": {"fpn_hidden_size": 64, "backbone_feature_sizes": [[16, 16], [8, 8], [4, 4]]},
+        },
+        "low_res_mask_size": 16,
+        "score_threshold_detection": 0.0,
+        "new_det_thresh": 0.0,
+    },
     "EdgeTamVisionConfig": {**FEATURES, "backbone_channel_list": [384, 192, 96, 48], "backbone_config": REPVIT},
     "EdgeTamPromptEncoderConfig": SAM2_PROMPT,
     "EdgeTamMaskDecoderConfig": SAM_MASK,
@@ -93,8 +184,8 @@ OVERRIDES: dict[str, dict[str, Any]] = {
     "MuseSparkAudioConfig": {"num_hidden_layers": 2, "patch_sizes": [4, 4], "hidden_sizes": [32, 32], "depths": [1, 1]},
     "VitMatteConfig": {"backbone_config": VITDET, "hidden_size": 32, "fusion_hidden_sizes": [8, 8, 8, 8]},
     "PPFormulaNetVisionConfig": {**SAM_VISION, **POSTERIOR, "decoder_hidden_size": 32},
-    "PPOCRV5ServerDetConfig": {"intraclass_block_config": CONVOLUTIONS},
-    "PPOCRV6MediumDetConfig": {"intraclass_block_config": CONVOLUTIONS},
+    "PPOCRV5ServerDetConfig": {"intraclass_block_config": CONVOLUTIONS, "scale_factor_list": [1, 2, 4, 8]},
+    "PPOCRV6MediumDetConfig": {"intraclass_block_config": CONVOLUTIONS, "scale_factor_list": [1, 2, 4, 8]},
     "VoxtralRealtimeEncoderConfig": {"intermediate_size": 128, "head_dim": 8},
     "HiggsAudioV2TokenizerConfig": {"codebook_dim": 8},
     "OmDetTurboConfig": {

@@ -73,7 +73,7 @@ WHOLE: dict[str, Make] = {
     "depth_pro": lambda c, g: {"pixel_values": _floats(g, 1, 3, 128, 128)},
     "neucodec": _codec,
     "xcodec2": _codec,
-    "tvp": lambda c, g: {"input_ids": _ids(g, 2, 11), "pixel_values": _floats(g, 2, c.num_frames, 3, 64, 64)},
+    "tvp": lambda c, g: {"input_ids": _ids(g, 1, 11), "pixel_values": _floats(g, 1, c.num_frames, 3, 64, 64)},
     "pe_audio": lambda c, g: {"input_ids": _ids(g, 2, 11), "input_values": _floats(g, 2, 1, 2000)},
     "pe_video": lambda c, g: {"input_ids": _ids(g, 2, 11), "pixel_values_videos": _floats(g, 2, 3, 3, 32, 32)},
     "pe_audio_video": lambda c, g: {
@@ -83,10 +83,27 @@ WHOLE: dict[str, Make] = {
     },
     "pp_formulanet": lambda c, g: {"pixel_values": _floats(g, 2, 3, 64, 64), "decoder_input_ids": _ids(g, 2, 7)},
     "videomt": lambda c, g: {"pixel_values_videos": _floats(g, 1, 2, 3, c.image_size, c.image_size)},
+    "vjepa2": lambda c, g: {"pixel_values_videos": _floats(g, 1, c.frames_per_clip, 3, c.crop_size, c.crop_size)},
+    "higgs_audio_v2_tokenizer": lambda c, g: {"input_values": _floats(g, 1, 1, 9600)},
     "pix2struct": lambda c, g: {
         "flattened_patches": torch.rand(2, 6, 2 + 3 * 16 * 16, generator=g),
         "decoder_input_ids": _ids(g, 2, 7),
     },
+    "omdet-turbo": lambda c, g: {
+        "pixel_values": _floats(g, 1, 3, 128, 128),
+        "classes_input_ids": _ids(g, 3, 6),
+        "classes_attention_mask": torch.ones(3, 6, dtype=torch.int64),
+        "tasks_input_ids": _ids(g, 1, 8),
+        "tasks_attention_mask": torch.ones(1, 8, dtype=torch.int64),
+        "classes_structure": torch.tensor([3]),
+    },
+    "EvollaModel": lambda c, g: {
+        "input_ids": _ids(g, 2, 11),
+        "attention_mask": torch.ones(2, 11, dtype=torch.int64),
+        "protein_input_ids": torch.randint(4, 20, (2, 9), generator=g),
+        "protein_attention_mask": torch.ones(2, 9, dtype=torch.int64),
+    },
+    "timm_backbone": lambda c, g: {"pixel_values": _floats(g, 2, 3, 224, 224)},
     "timm_wrapper": lambda c, g: {"pixel_values": _floats(g, 2, 3, 32, 32)},
     "pix2struct_text_model": lambda c, g: {"input_ids": _ids(g, 2, 11)},
 }
@@ -96,7 +113,7 @@ def _session(model: Any, g: Generator) -> Any:
     """A film of three frames, in the model's own record of what it follows."""
     module = sys.modules[type(model).__module__]
     kind = next(kind for name, kind in vars(module).items() if name.endswith("VideoInferenceSession"))
-    return kind(video=_floats(g, 3, 3, 64, 64), video_height=64, video_width=64)
+    return kind(video=_floats(g, 3, 3, 64, 64), video_height=64, video_width=64, dtype=torch.float32)
 
 
 def _followed(model: Any, g: Generator) -> dict[str, Any]:
