@@ -248,6 +248,9 @@ OVERRIDES: dict[str, dict[str, Any]] = {
         }
     },
     "ZambaConfig": {
+        "attention_hidden_size": 64,
+        "attention_head_dim": 16,
+        "num_key_value_heads": 4,
         "num_hidden_layers": 4,
         "layers_block_type": ["linear_attention", "hybrid", "linear_attention", "hybrid"],
     },

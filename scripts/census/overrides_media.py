@@ -36,18 +36,18 @@ VITDET = {
     "residual_block_indices": [],
 }
 VITDET |= {"out_features": ["stage2"], "window_block_indices": [0], "mlp_ratio": 1}
-# Memories are 64 wide in the code, and what points to an object is split into pieces of that width.
+# Memories are 64 wide in the code, and what points to an object is split into pieces of that width, two here.
 MEMORY: dict[str, Any] = {
     "memory_encoder_output_channels": 64,
-    "memory_encoder_hidden_size": 64,
-    "memory_attention_hidden_size": 64,
+    "memory_encoder_hidden_size": 128,
+    "memory_attention_hidden_size": 128,
     "memory_attention_rope_feat_sizes": [4, 4],
     "memory_attention_num_attention_heads": 1,
-    "memory_fuser_embed_dim": 64,
-    "mask_downsampler_embed_dim": 64,
-    "vision_config": {"fpn_hidden_size": 64},
-    "prompt_encoder_config": {"hidden_size": 64},
-    "mask_decoder_config": {"hidden_size": 64, "iou_head_hidden_dim": 32, "num_attention_heads": 4},
+    "memory_fuser_embed_dim": 128,
+    "mask_downsampler_embed_dim": 128,
+    "vision_config": {"fpn_hidden_size": 128},
+    "prompt_encoder_config": {"hidden_size": 128},
+    "mask_decoder_config": {"hidden_size": 128, "iou_head_hidden_dim": 32, "num_attention_heads": 4},
 }
 ROPE = {"rope_type": "default", "rope_theta": 10000.0}
 REPVIT = {"model_type": "timm_wrapper", "architecture": "repvit_m1", "num_classes": 2}
@@ -147,19 +147,15 @@ OVERRIDES: dict[str, dict[str, Any]] = {
         "deepstack_layer_map": [[-1, 0]],
         "qformer_config": {"hidden_size": 32, "encoder_hidden_size": 32, "num_attention_heads": 4},
     },
+    "PocketTTSAudioTokenizerConfig": {"upsample_groups": 32, "num_filters": 4},
+    "Pix2StructVisionConfig": {"patch_embed_hidden_size": 3 * 16 * 16},
     "VideomtConfig": {"patch_size": 8, "image_size": 64, "num_hidden_layers": 4, "num_blocks": 1},
     "TimmBackboneConfig": {"backbone": "vit_tiny_patch16_224", "use_pretrained_backbone": False},
     "Sam2VideoConfig": MEMORY,
     "Sam3VisionConfig": {"backbone_feature_sizes": [[16, 16], [8, 8], [4, 4]]},
-    "Sam3TrackerVideoConfig": {
-        **MEMORY,
-        "vision_config": {"fpn_hidden_size": 64, "backbone_feature_sizes": [[16, 16], [8, 8], [4, 4]]},
-    },
+    "Sam3TrackerVideoConfig": {**MEMORY, "image_size": 56},
     "Sam3VideoConfig": {
-        "tracker_config": {
-            **MEMORY,
-            "vision_config": {"fpn_hidden_size": 64, "backbone_feature_sizes": [[16, 16], [8, 8], [4, 4]]},
-        },
+        "tracker_config": {**MEMORY, "image_size": 56},
         "low_res_mask_size": 16,
         "score_threshold_detection": 0.0,
         "new_det_thresh": 0.0,

@@ -103,6 +103,7 @@ WHOLE: dict[str, Make] = {
         "protein_input_ids": torch.randint(4, 20, (2, 9), generator=g),
         "protein_attention_mask": torch.ones(2, 9, dtype=torch.int64),
     },
+    "voxtral_realtime": lambda c, g: {"input_ids": _ids(g, 2, 16), "input_features": _floats(g, 2, 128, 128)},
     "timm_backbone": lambda c, g: {"pixel_values": _floats(g, 2, 3, 224, 224)},
     "timm_wrapper": lambda c, g: {"pixel_values": _floats(g, 2, 3, 32, 32)},
     "pix2struct_text_model": lambda c, g: {"input_ids": _ids(g, 2, 11)},
@@ -113,7 +114,8 @@ def _session(model: Any, g: Generator) -> Any:
     """A film of three frames, in the model's own record of what it follows."""
     module = sys.modules[type(model).__module__]
     kind = next(kind for name, kind in vars(module).items() if name.endswith("VideoInferenceSession"))
-    return kind(video=_floats(g, 3, 3, 64, 64), video_height=64, video_width=64, dtype=torch.float32)
+    side = getattr(model.config, "image_size", 56)
+    return kind(video=_floats(g, 3, 3, side, side), video_height=side, video_width=side, dtype=torch.float32)
 
 
 def _followed(model: Any, g: Generator) -> dict[str, Any]:
