@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 import unittest.mock
 from collections.abc import Callable, Iterator
@@ -92,14 +93,21 @@ def _that_runs(model: Any, padding: bool) -> tuple[dict[str, Any] | None, str]:
             inputs = tries.send(error)
         except StopIteration:
             return None, problem
+        except Exception as said:  # a recipe that does not fit the model
+            return None, _said(said)
         try:
             with torch.no_grad():
                 torch.manual_seed(1)
-                model(**inputs)
+                answer(model, inputs)
             return inputs, ""
         except Exception as said:
             error = said
             problem = _said(said) if not problem or "missing" in problem else problem
+
+
+def answer(model: Any, inputs: dict[str, Any], **more: Any) -> Any:
+    """The model's output; what it may change of its inputs, as the record of a film, is a copy."""
+    return model(**{n: x if isinstance(x, Tensor) else copy.deepcopy(x) for n, x in inputs.items()}, **more)
 
 
 def _said(error: BaseException) -> str:
@@ -109,7 +117,7 @@ def _said(error: BaseException) -> str:
 def _compare(model: Any, inputs: dict[str, Any], row: Row) -> None:
     with torch.no_grad():
         torch.manual_seed(2)
-        plain = model(**inputs)
+        plain = answer(model, inputs)
         torch.manual_seed(2)
         with reference.noted_values(model) as noted, called_modules(model) as called:
             output, seen, doubts, by_interface, refused = watched(model, inputs)
@@ -154,7 +162,7 @@ def watched(model: Any, inputs: dict[str, Any]) -> tuple[Any, list[tuple[Seen, T
     refused, layers = "", []
     try:
         with told(sink), attach(model, [Overview(resolution=FINE)]) as trace:
-            output = model(**inputs)
+            output = answer(model, inputs)
         layers = [(layer.name, traced(trace, layer)) for layer in trace.layers]
     except Unsupported as error:  # the same again without it, so that what the own code shows is still compared
         refused = str(error)
@@ -162,7 +170,7 @@ def watched(model: Any, inputs: dict[str, Any]) -> tuple[Any, list[tuple[Seen, T
         doubts.clear()
         torch.manual_seed(2)
         with watching(model, sink):
-            output = model(**inputs)
+            output = answer(model, inputs)
     own = {one.name for one, _ in seen}
     return output, seen, doubts, [(name, weights) for name, weights in layers if name not in own], refused
 
@@ -206,7 +214,7 @@ def truths(model: Any, inputs: dict[str, Any]) -> dict[str, Any]:
     )
     with reference.eager_weights(model) as eager, reference.caught_scores() as scores:
         torch.manual_seed(2)
-        model(**inputs)
+        answer(model, inputs)
     by_name: dict[str, list[reference.Eager]] = {}
     for one in eager:
         by_name.setdefault(names.get(id(one.module), "?"), []).append(one)
@@ -214,7 +222,7 @@ def truths(model: Any, inputs: dict[str, Any]) -> dict[str, Any]:
     if takes and own_code(model):
         try:
             torch.manual_seed(2)
-            returned = reference.returned_attentions(dict(model(**inputs, output_attentions=True)))
+            returned = reference.returned_attentions(dict(answer(model, inputs, output_attentions=True)))
         except Exception:
             returned = []
     return {"eager": by_name, "returned": returned, "scores": scores}
@@ -246,7 +254,7 @@ def _fused(model: Any, inputs: dict[str, Any], truth: dict[str, Any]) -> list[Te
     if "fused" not in truth:
         with torch.no_grad(), reference.caught_scores() as scores:
             torch.manual_seed(2)
-            model(**inputs)
+            answer(model, inputs)
         truth["fused"] = scores
     return list(truth["fused"])
 

@@ -15,6 +15,8 @@ MODELS = Path(transformers.__file__).parent / "models"
 PLAIN: dict[str, str] = {
     "musicgen": "MusicgenForConditionalGeneration",
     "musicgen_melody": "MusicgenMelodyForConditionalGeneration",
+    "pix2struct": "Pix2StructForConditionalGeneration",
+    "qwen3_omni_moe": "Qwen3OmniMoeThinkerForConditionalGeneration",
     "slanet": "SLANetForTableRecognition",
     "slanext": "SLANeXtForTableRecognition",
 }

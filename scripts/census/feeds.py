@@ -10,12 +10,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from scripts.census.special import SPECIAL, WHOLE
+from scripts.census.special import SPECIAL
+from scripts.census.special import WHOLE as WORDS
+from scripts.census.special_media import FILMED
+from scripts.census.special_media import WHOLE as MEDIA
 
 LENGTH = 11
 VIDEO = ("timesformer", "videomae", "vivit", "vjepa2", "videomt", "videoprism")
 SAID = re.compile(r"(image|video|audio|multimodal)?[^.]*tokens?(?: \()?:? ?(\d+)\D+(\d+)", re.IGNORECASE)
 Inputs = dict[str, Any]
+WHOLE = {**WORDS, **MEDIA}
 
 
 def fed(model: Any, padding: bool) -> Iterator[Inputs]:
@@ -62,6 +66,9 @@ def feeds(model: Any, padding: bool, counts: Mapping[str, int], seed: int = 1) -
     names = set(inspect.signature(model.forward).parameters)
     config = model.config
     make = torch.Generator().manual_seed(seed)
+    if config.model_type in FILMED:
+        yield FILMED[config.model_type](model, make)
+        return
     if config.model_type in WHOLE:
         yield WHOLE[config.model_type](config, make)
         return

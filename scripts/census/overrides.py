@@ -96,7 +96,6 @@ OVERRIDES: dict[str, dict[str, Any]] = {
     "DbrxConfig": {"attn_config": {"rope_theta": 10000.0, "kv_n_heads": 2, "clip_qkv": 8}},
     "DeepseekV2Config": {"num_experts_per_tok": 1, "topk_group": 1, "n_group": 1},
     "DepthAnythingConfig": {**NECK, "backbone_config": {**DINOV2, "image_size": 64}, "patch_size": 8},
-    "DepthProConfig": {"patch_size": 16, "image_size": 64},
     "Dots1Config": {
         "n_routed_experts": 4,
         "num_experts_per_tok": 1,
@@ -173,16 +172,19 @@ OVERRIDES: dict[str, dict[str, Any]] = {
     "RTDetrV2Config": RT_DETR,
     "CvtConfig": {"depth": [1, 2, 3], "embed_dim": [8, 16, 32], "num_heads": [1, 2, 4]},
     "LiltConfig": {"channel_shrink_ratio": 4, "hidden_size": 48},
-    "DeepseekOcr2TextConfig": {"mlp_layer_types": ["dense", "sparse"]},
+    "DeepseekOcr2TextConfig": {
+        "mlp_layer_types": ["dense", "sparse"],
+        "num_experts_per_tok": 2,
+        "n_group": 1,
+        "topk_group": 1,
+    },
     "Ernie4_5_VLMoeTextConfig": {
         "rope_parameters": {"rope_type": "default", "rope_theta": 500000.0, "mrope_section": [1, 1, 2]}
     },
     "EsmFold2AtomTransformerConfig": {"head_dim": 32},
     "FalconH1Config": {"mamba_d_ssm": 64, "mamba_n_heads": 4, "mamba_d_head": 16},
     "GraniteMoeHybridConfig": {"layer_types": ["linear_attention", "full_attention"], "num_hidden_layers": 2},
-    "Granite4VisionConfig": {"deepstack_layer_map": [[-1, 0]]},
     "MuseSparkVisionConfig": {"num_hidden_layers": 4, "layer_types": ["window_attention", "full_attention"] * 2},
-    "ShieldGemma2Config": {"mm_tokens_per_image": 4, "vision_config": {"patch_size": 8, "image_size": 32}},
     "Gemma3Config": {"mm_tokens_per_image": 4, "vision_config": {"patch_size": 8, "image_size": 32}},
     "SuperGlueConfig": {
         "hidden_size": 256,
@@ -200,7 +202,7 @@ OVERRIDES: dict[str, dict[str, Any]] = {
         "embed_dim": 32,
         "num_local_experts": 4,
     },
-    "Dots3NoteAudioConfig": {"adapter_input_size": 32},
+    "Dots3NoteAudioConfig": {"adapter_input_size": 32, "adapter_out_dim": 32},
     "Dots3NoteTextConfig": {
         "head_dim": 16,
         "index_topk": 4,
@@ -246,6 +248,9 @@ OVERRIDES: dict[str, dict[str, Any]] = {
         }
     },
     "ZambaConfig": {
+        "attention_hidden_size": 64,
+        "attention_head_dim": 16,
+        "num_key_value_heads": 4,
         "num_hidden_layers": 4,
         "layers_block_type": ["linear_attention", "hybrid", "linear_attention", "hybrid"],
     },
@@ -257,12 +262,30 @@ OVERRIDES: dict[str, dict[str, Any]] = {
     "XmodConfig": {"default_language": "en_XX"},
     "GlmAsrEncoderConfig": {"intermediate_size": 128},
     "VoxtralEncoderConfig": {"intermediate_size": 128},
-    "VoxtralRealtimeEncoderConfig": {"intermediate_size": 128},
     "PocketTTSConfig": {"flow_head_config": {"condition_dim": 32}},
     "RecurrentGemmaConfig": {"num_hidden_layers": 3},
     "RagConfig": {"n_docs": 2, "question_encoder": DPR, "generator": BART},
     "Molmo2AdapterConfig": {"vision_feature_layer": [0, 1]},
-    "Qwen4ExpTextConfig": {"num_key_value_heads": 2, "num_attention_heads": 4, "head_dim": 8},
+    "Qwen4ExpTextConfig": {
+        "num_key_value_heads": 2,
+        "num_attention_heads": 4,
+        "head_dim": 8,
+        "indexer_n_heads": 2,
+        "indexer_kv_heads": 1,
+        "indexer_head_dim": 8,
+        "indexer_budget": 4,
+        "indexer_compress_ratio": 2,
+        "linear_key_head_dim": 8,
+        "linear_value_head_dim": 8,
+        "linear_num_key_heads": 2,
+        "linear_num_value_heads": 4,
+        "hc_lowrank": 8,
+        "moe_intermediate_size": 16,
+        "shared_expert_intermediate_size": 16,
+    },
+    "NeoMMEConfig": {"head_dim": 16},
+    "Step3p7TextConfig": {"sliding_window": 4},
+    "Qwen3OmniMoeTalkerTextConfig": {"shared_expert_intermediate_size": 16},
     "Gemma4UnifiedAssistantConfig": {
         "text_config": {
             "num_hidden_layers": 4,

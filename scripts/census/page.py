@@ -24,11 +24,13 @@ is the model's own. `regard see MODEL --check` says the same of one model withou
 
 
 def verdict(row: dict[str, Any]) -> str:
-    """One word on a row: exact, partly, wrong, refused, none (no attention), not run."""
+    """One word on a row: exact, partly, wrong, refused, none (no attention), traceback (in the watching), not run."""
     if row.get("problem", "").startswith("refused"):
         return "refused"
-    if not row.get("could_run") or row.get("problem"):
+    if not row.get("could_run") or row["problem"].startswith("not "):
         return "not run"
+    if row["problem"]:
+        return "traceback"
     if not row["same_bits"] or row["error"] > BOUND:
         return "wrong"
     if not row["seen"]:
@@ -37,15 +39,26 @@ def verdict(row: dict[str, Any]) -> str:
 
 
 def write(rows: dict[str, list[dict[str, Any]]], families: list[str], version: str, path: Path) -> None:
-    """The page of these rows by family; a family without a row is told as not run."""
-    lines, verdicts = [], Counter[str]()
-    for family in sorted({*families, *rows}):
+    """The page of these rows by family; a family without a row keeps the line it has, or is told as not run."""
+    lines, verdicts, before = [], Counter[str](), kept(path)
+    for family in sorted({*families, *rows, *before}):
+        if family not in rows and family in before:
+            verdicts[before[family].split(" | ")[2]] += 1
+            lines.append(before[family])
+            continue
         for row in rows.get(family) or [{"family": family, "model": "", "problem": "not run: its turn did not come"}]:
             verdicts[verdict(row)] += 1
             lines.append(_line(row))
     counts = ", ".join(f"{count} {word}" for word, count in verdicts.most_common())
     text = HEAD.format(version=version, counts=f"{len(lines)} models of {len(families)} families: {counts}.")
     path.write_text(text + "\n".join(lines) + "\n", encoding="utf-8")
+
+
+def kept(path: Path) -> dict[str, str]:
+    """family -> its line on the page that is there."""
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    table = [line for line in lines if line.startswith("| ")][1:]
+    return {line.split(" | ")[0].removeprefix("| "): line for line in table}
 
 
 def _line(row: dict[str, Any]) -> str:

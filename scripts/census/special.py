@@ -159,7 +159,9 @@ WHOLE: dict[str, Make] = {
         "pixel_values": torch.randn(2, c.vision_config.num_frames, 3, 64, 64, generator=g),
         "input_ids": torch.randint(5, 60, (2, 11), generator=g),
     },
-    "granite_speech5_ctc": lambda c, g: {"input_features": torch.randn(2, 40, 160, generator=g)},
+    "granite_speech5_ctc": lambda c, g: {
+        "input_features": torch.randn(2, 40, 4 * c.encoder_config.num_mel_bins, generator=g)
+    },
     "xcodec": lambda c, g: {"input_values": torch.randn(2, 1, 2000, generator=g)},
     "speech-encoder-decoder": lambda c, g: {
         "input_values": torch.randn(2, 2000, generator=g),

@@ -9,9 +9,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from scripts.census.overrides import OVERRIDES
+from scripts.census.overrides import OVERRIDES as TEXTS
+from scripts.census.overrides_media import OVERRIDES as MEDIA
 
 WIDTH, HEADS = 32, 4
+OVERRIDES = {**TEXTS, **MEDIA}
 
 # Field by name -> its tiny value, or a function of the default. The first that matches counts.
 RULES: list[tuple[str, Any]] = [
@@ -87,10 +89,10 @@ def _unusual(inner: Any) -> dict[str, Any]:
 
 
 def merged(settings: dict[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:
-    """`more` over settings; inside a config of its own too, unless it names another model."""
+    """`more` over settings; inside a config of its own too, unless it names another model or is rotary."""
     result = dict(settings)
     for name, value in more.items():
-        both = isinstance(value, Mapping) and isinstance(result.get(name), dict)
+        both = isinstance(value, Mapping) and isinstance(result.get(name), dict) and name != "rope_parameters"
         if both and value.get("model_type") in (None, result[name].get("model_type")):
             result[name] = merged(result[name], value)
         else:

@@ -6,6 +6,7 @@ from torch import nn
 
 RECURRENCE = "it is a recurrence (linear attention), which sums keys and values without a softmax over them"
 MASKS = "its maps are drawn into masks of objects, and no values are weighted by them"
+CELL = "it attends anew for each character it writes, and its softmax runs over an axis that is not the last"
 
 REASONS: dict[str, str] = {
     "AutoformerAttention": "it mixes values rolled by whole delays (autocorrelation), not keys by queries",
@@ -21,7 +22,9 @@ REASONS: dict[str, str] = {
     "KimiLinearDeltaAttention": RECURRENCE,
     "MiniMaxLightningAttention": RECURRENCE,
     "PatchTSMixerGatedAttention": "it is a gate over features, not over tokens",
-    "RwkvLinearAttention": RECURRENCE,
+    "RwkvSelfAttention": RECURRENCE,
+    "SLANetAttentionGRUCell": CELL,
+    "SLANeXtAttentionGRUCell": CELL,
     "MraSelfAttention": "it approximates the softmax at several resolutions in a CUDA kernel of its own",
     "YosoSelfAttention": "it estimates weights by hashing (Bernoulli sampling), without a softmax over keys",
     "NeighborhoodAttention": "it needs the natten library, whose kernels show no weights",
