@@ -21,7 +21,7 @@ def _ids(g: Generator, *shape: int) -> Any:
 
 
 def _draft(c: Any, g: Generator) -> dict[str, Any]:
-    """What a draft model of Gemma 4 takes from the model it drafts for: embeddings, and keys and values by layer type."""
+    """What a draft model of Gemma 4 takes from the model it drafts for: embeddings, keys and values by layer type."""
     text, shared = c.text_config, {}
     for number, kind in enumerate(text.layer_types):
         layer = text.per_layer_config[number]
