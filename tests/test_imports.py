@@ -110,12 +110,19 @@ OUTSIDE = {
     "pandas": {"regard.view"},
     "anywidget": {"regard.view.widget"},
     "traitlets": {"regard.view.widget"},
-    "tokenizers": {"regard.seq2seq", "regard.tasks"},
+    "tokenizers": {"regard.bench.serving", "regard.seq2seq", "regard.tasks"},
     "accelerate": {"regard.seq2seq"},
     "sacrebleu": {"regard.seq2seq"},
     "peft": {"regard.swap"},
     "psutil": {"regard.bench"},
     "ctranslate2": {"regard.bench.translate_speed"},
+    # scripts for other environments, which hold one file beside them
+    "openvino": {"regard.bench.serving.elsewhere.with_openvino"},
+    "openvino_genai": {"regard.bench.serving.elsewhere.with_openvino"},
+    "openvino_tokenizers": {"regard.bench.serving.elsewhere.with_openvino"},
+    "optimum": {"regard.bench.serving.elsewhere.with_openvino"},
+    "vllm": {"regard.bench.serving.elsewhere.with_vllm"},
+    "replay": {"regard.bench.serving.elsewhere"},
     "triton": {"regard.run.triton"},
 }
 # never at module level

@@ -11,8 +11,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from replay import main
-
 EXACT: dict[str, str] = {"INFERENCE_PRECISION_HINT": "f32", "KV_CACHE_PRECISION": "f32"}
 VARIANTS: dict[str, tuple[str, dict[str, str]]] = {
     "f32": ("f32", EXACT),
@@ -87,4 +85,6 @@ def tokenizer(model: Path, folder: Path) -> None:
 
 
 if __name__ == "__main__":
+    from replay import main  # the file beside this one
+
     main(prepare)

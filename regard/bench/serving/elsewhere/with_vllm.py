@@ -10,8 +10,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from replay import main
-
 
 def prepare(model: Path, variant: str, load: dict[str, Any]) -> tuple[Any, Any, dict[str, Any]]:
     """Start the engine."""
@@ -44,4 +42,6 @@ def prepare(model: Path, variant: str, load: dict[str, Any]) -> tuple[Any, Any, 
 
 
 if __name__ == "__main__":
+    from replay import main  # the file beside this one
+
     main(prepare)
