@@ -109,7 +109,7 @@ WHOLE: dict[str, Make] = {
         "tasks_attention_mask": torch.ones(1, 8, dtype=torch.int64),
         "classes_structure": torch.tensor([3]),
     },
-    "EvollaModel": lambda c, g: {
+    "evolla": lambda c, g: {
         "input_ids": _ids(g, 2, 11),
         "attention_mask": torch.ones(2, 11, dtype=torch.int64),
         "protein_input_ids": torch.randint(4, 20, (2, 9), generator=g),
