@@ -94,7 +94,8 @@ class LayerState:
             if not torch.allclose(before, self.last_key, rtol=0.05, atol=1e-3 * float(before.abs().max())):
                 raise Unsupported(
                     f"the cache of layer {self.layer.name} was reordered or changed between tokens (beam search does "
-                    "this), so its rows no longer belong together; generate without beams to watch"
+                    "this), so its rows no longer belong together; generate without beams, or watch one forward over "
+                    "the text that the beams wrote"
                 )
 
 

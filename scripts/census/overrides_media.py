@@ -77,6 +77,7 @@ OVERRIDES: dict[str, dict[str, Any]] = {
         "fov_model_config": PATCHES,
     },
     "TimmWrapperConfig": VIT,
+    "TimmBackboneConfig": {"backbone": "vit_tiny_patch16_224", "use_pretrained_backbone": False},
     "PerceptionLMConfig": {
         "vision_config": {
             "architecture": "vit_pe_lang_large_patch14_448",
@@ -96,9 +97,15 @@ OVERRIDES: dict[str, dict[str, Any]] = {
         "image_seq_length": 4,
         "vision_config": {
             "architecture": "fastvit_mci0",
-            "hidden_size": 64,
-            "model_args": {"layers": [1, 1, 1, 1], "embed_dims": [8, 16, 24, 32], "inference_mode": True},
+            "hidden_size": 512,
+            "model_args": {"layers": [1, 1, 1, 1], "embed_dims": [32, 64, 128, 256], "inference_mode": True},
         },
+    },
+    "Gemma3nTextConfig": {
+        "num_hidden_layers": 4,
+        "layer_types": ["sliding_attention", "full_attention"] * 2,
+        "num_kv_shared_layers": 2,
+        "activation_sparsity_pattern": [0.0] * 4,
     },
     "Gemma3nVisionConfig": {
         "architecture": "mobilenetv5_300m_enc",
@@ -150,7 +157,6 @@ OVERRIDES: dict[str, dict[str, Any]] = {
     "PocketTTSAudioTokenizerConfig": {"upsample_groups": 32, "num_filters": 4},
     "Pix2StructVisionConfig": {"patch_embed_hidden_size": 3 * 16 * 16},
     "VideomtConfig": {"patch_size": 8, "image_size": 64, "num_hidden_layers": 4, "num_blocks": 1},
-    "TimmBackboneConfig": {"backbone": "vit_tiny_patch16_224", "use_pretrained_backbone": False},
     "Sam2VideoConfig": MEMORY,
     "Sam3VisionConfig": {"backbone_feature_sizes": [[16, 16], [8, 8], [4, 4]]},
     "Sam3TrackerVideoConfig": {**MEMORY, "image_size": 56},
@@ -187,6 +193,7 @@ OVERRIDES: dict[str, dict[str, Any]] = {
     "OmDetTurboConfig": {
         "backbone_config": SWIN,
         "image_size": 128,
+        "apply_layernorm_after_vision_backbone": False,
         "encoder_in_channels": [16, 32, 64],
         "vision_features_channels": [32, 32, 32],
         "encoder_hidden_dim": 32,

@@ -63,6 +63,18 @@ def _codec(c: Any, g: Generator) -> dict[str, Any]:
     return {"input_values": _floats(g, 2, 1, 3200), "input_features": _floats(g, 2, 10, 160)}
 
 
+def _thinker(c: Any, g: Generator) -> dict[str, Any]:
+    vision = c.vision_config
+    ids = _ids(g, 2, 15)
+    ids[:, 1:5] = c.image_token_id
+    return {
+        "input_ids": ids,
+        "attention_mask": torch.ones_like(ids),
+        "pixel_values": _floats(g, 32, 3 * vision.temporal_patch_size * vision.patch_size**2),
+        "image_grid_thw": torch.tensor([[1, 4, 4], [1, 4, 4]]),
+    }
+
+
 # model type -> all of its inputs
 WHOLE: dict[str, Make] = {
     "gemma4_assistant": _draft,
@@ -97,13 +109,14 @@ WHOLE: dict[str, Make] = {
         "tasks_attention_mask": torch.ones(1, 8, dtype=torch.int64),
         "classes_structure": torch.tensor([3]),
     },
-    "EvollaModel": lambda c, g: {
+    "evolla": lambda c, g: {
         "input_ids": _ids(g, 2, 11),
         "attention_mask": torch.ones(2, 11, dtype=torch.int64),
         "protein_input_ids": torch.randint(4, 20, (2, 9), generator=g),
         "protein_attention_mask": torch.ones(2, 9, dtype=torch.int64),
     },
     "voxtral_realtime": lambda c, g: {"input_ids": _ids(g, 2, 16), "input_features": _floats(g, 2, 128, 128)},
+    "qwen3_omni_moe_thinker": _thinker,
     "timm_backbone": lambda c, g: {"pixel_values": _floats(g, 2, 3, 224, 224)},
     "timm_wrapper": lambda c, g: {"pixel_values": _floats(g, 2, 3, 32, 32)},
     "pix2struct_text_model": lambda c, g: {"input_ids": _ids(g, 2, 11)},

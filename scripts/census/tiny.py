@@ -14,6 +14,7 @@ from scripts.census.overrides_media import OVERRIDES as MEDIA
 
 WIDTH, HEADS = 32, 4
 OVERRIDES = {**TEXTS, **MEDIA}
+WHOLE = ("rope_parameters", "model_args")  # dicts that an override replaces as a whole
 
 # Field by name -> its tiny value, or a function of the default. The first that matches counts.
 RULES: list[tuple[str, Any]] = [
@@ -89,10 +90,10 @@ def _unusual(inner: Any) -> dict[str, Any]:
 
 
 def merged(settings: dict[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:
-    """`more` over settings; inside a config of its own too, unless it names another model or is rotary."""
+    """`more` over settings; inside a config of its own too, unless that names another model or is in WHOLE."""
     result = dict(settings)
     for name, value in more.items():
-        both = isinstance(value, Mapping) and isinstance(result.get(name), dict) and name != "rope_parameters"
+        both = isinstance(value, Mapping) and isinstance(result.get(name), dict) and name not in WHOLE
         if both and value.get("model_type") in (None, result[name].get("model_type")):
             result[name] = merged(result[name], value)
         else:
