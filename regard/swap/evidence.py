@@ -77,7 +77,9 @@ def evidence(
     seed: int = 0,
     shares: Sequence[float] = SHARES,
 ) -> Evidence:
-    """Curves of edges ranked by attention, gradient × attention, recency and at random, for one sequence ids [1,T].
+    """Curves of edges ranked by attention, gradient × attention, recency and at random, for one sequence ids [1,T];
+    and of whole tokens, ranked by the weight that they receive from a later row on average, by that of the answer's
+    row, by gradient × attention, recency and at random.
 
     position: whose next token is the answer; answer: that token, by default the model's first choice. Every edge of
     every layer and head but those of a token to itself takes part. Raises UserError for models with no such edges.
@@ -115,6 +117,25 @@ class _Asking:
             "gradient × attention": {n: (gradients[n] * a).abs() for n, a in self.weights.items()},
             "recency": {n: near.expand(a.shape) for n, a in self.weights.items()},
             "random": {n: torch.rand(a.shape, generator=generator) for n, a in self.weights.items()},
+            **self._tokens(gradients, generator),
+        }
+
+    def _tokens(self, gradients: dict[int, Tensor], generator: torch.Generator) -> dict[str, dict[int, Tensor]]:
+        """Whole tokens, hidden as keys from every later row of every head: an edge's number is that of its key."""
+        weights = torch.stack(list(self.weights.values()))  # [layers,H,T,T]
+        slopes = torch.stack([gradients[n] for n in self.weights])
+        later = self.edges.sum(0).clamp(min=1)
+        hidden = ~self.edges
+        numbers = {
+            "received": weights.masked_fill(hidden, 0.0).sum((0, 1, 2)) / later,
+            "last row": weights[:, :, self.position].sum((0, 1)),
+            "gradient × attention": (slopes * weights).abs().masked_fill(hidden, 0.0).sum((0, 1, 2)),
+            "recency": torch.arange(weights.shape[-1]).float(),
+            "random": torch.rand(weights.shape[-1], generator=generator),
+        }
+        return {
+            f"tokens: {name}": {n: values.expand(a.shape) for n, a in self.weights.items()}
+            for name, values in numbers.items()
         }
 
     def gradients(self) -> dict[int, Tensor]:

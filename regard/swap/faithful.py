@@ -16,6 +16,7 @@ from regard.hf.load import Loaded
 from regard.swap.edits import off
 from regard.swap.evidence import SHARES, Evidence, evidence
 
+TOKENS = ("#15807a", "#7a3fa0")  # colours of what ranks tokens alone: the answer's row, what is received
 LONGEST = 256  # tokens of an input: every edge of every head is ranked
 
 
@@ -84,11 +85,13 @@ class Faithful:
         lines = [
             f"{self.inputs} inputs; log p of the answer: {self.whole:.3f} with all edges, {self.nothing:.3f} with none"
         ]
-        lines.append("edges ranked by        comprehensiveness     sufficiency      log p without the first 1 % … 75 %")
+        lines.append(
+            "ranked by                     comprehensiveness     sufficiency      log p without the first 1 % … 75 %"
+        )
         for row in self.rows:
             curve = " ".join(f"{value:.2f}" for value in row.deletion)
             lines.append(
-                f"{row.ranking:<22} {row.comprehensiveness:6.2f} ± {row.comprehensiveness_spread:.2f}       "
+                f"{row.ranking:<29} {row.comprehensiveness:6.2f} ± {row.comprehensiveness_spread:.2f}       "
                 f"{row.sufficiency:6.2f} ± {row.sufficiency_spread:.2f}    {curve}"
             )
         worst = sorted(self.damage.items(), key=lambda item: -item[1])[:8]
@@ -189,11 +192,13 @@ def picture(result: Faithful, kind: str = "png") -> bytes:
 
     figure = Figure(figsize=(10, 3.6), layout="constrained")
     panels = figure.subplots(1, 3)
-    colors = ("#0b5cad", "#b3541e", "#777777", "#b9b9b9")
+    colors = {"attention": "#0b5cad", "gradient × attention": "#b3541e", "recency": "#777777", "random": "#b9b9b9"}
     percent = [100 * share for share in SHARES]
     for axes, name in zip(panels, ("deletion", "insertion"), strict=False):
-        for row, color in zip(result.rows, colors, strict=False):
-            axes.plot(percent, getattr(row, name), "o-", color=color, markersize=3, linewidth=1.4, label=row.ranking)
+        for row in result.rows:
+            line = "--" if row.ranking.startswith("tokens") else "-"
+            color = colors.get(row.ranking.removeprefix("tokens: "), TOKENS[row.ranking == "tokens: received"])
+            axes.plot(percent, getattr(row, name), line, color=color, marker="o", markersize=3, label=row.ranking)
         axes.axhline(result.whole, color="#999999", linewidth=0.8, linestyle=":")
         axes.axhline(result.nothing, color="#999999", linewidth=0.8, linestyle="--")
         axes.set_xscale("log")

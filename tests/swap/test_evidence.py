@@ -46,6 +46,28 @@ def test_curves_equal_a_dense_recomputation() -> None:
             assert alone == pytest.approx(log_p(_shown(order, share, none, True)), abs=1e-5)
 
 
+def test_tokens_are_hidden_whole_and_the_one_most_looked_at_first() -> None:
+    model = BY_NAME["llama"].build(std=0.3)
+    ids = feed(BY_NAME["llama"], length=9, batch=1)["input_ids"]
+    asking = _Asking(model, ids, -1, None)
+    with torch.no_grad():
+        eager = BY_NAME["llama"].build(std=0.3)
+        eager.set_attn_implementation("eager")
+        weights = torch.stack(eager(ids, output_attentions=True).attentions)[:, 0]
+    expected = {"last row": weights[:, :, -1].sum((0, 1))[:-1]}
+    columns = weights.tril(-1).sum((0, 1, 2))[:-1]
+    expected["received"] = columns / torch.arange(8, 0, -1)
+    every = {n: torch.ones_like(a, dtype=torch.bool) for n, a in asking.weights.items()}
+    for name, numbers in expected.items():
+        order = _ordered(asking.rankings(0)[f"tokens: {name}"], asking.edges)
+        first = int(numbers.argmax())
+        share = (8 - first) / 36  # of the edges, those of this key
+        shown = torch.stack(list(_shown(order, share, every, False).values()))
+        assert not shown[:, :, first + 1 :, first].any()
+        shown[:, :, first + 1 :, first] = True
+        assert shown.all()
+
+
 def test_gradients_are_those_of_eager_weights() -> None:
     model = BY_NAME["llama"].build(std=0.15)
     ids = feed(BY_NAME["llama"], length=9, batch=1)["input_ids"]
