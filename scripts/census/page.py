@@ -14,7 +14,8 @@ Made by `make models` (transformers {version}): a tiny model of each family is b
 anew, run on two inputs, padded and not, watched, and every weight held against eager attention, against what the
 model returns as its attentions, or against the scores caught in its code. *Exact*: every weight of every attention
 module that ran within 1e-5, and outputs the same bits. A model that differs by more is run in float64 as well, which
-tells rounding from a mistake, and is called wrong all the same. *Own code*: seen where the model makes its weights, whose memory is the model's own.
+tells rounding from a mistake, and is called wrong all the same. *Own code*: seen where the model makes its weights,
+whose memory is the model's own.
 `regard see MODEL --check` says the same of one model without running it. Families with a tower of timm were run with
 timm 1.0.31 and torchvision 0.28.0 beside regard, which does not install them.
 
