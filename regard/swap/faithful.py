@@ -190,7 +190,7 @@ def picture(result: Faithful, kind: str = "png") -> bytes:
 
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(10, 3.6), layout="constrained")
+    figure = Figure(figsize=(10, 4.0), layout="constrained")
     panels = figure.subplots(1, 3)
     colors = {"attention": "#0b5cad", "gradient × attention": "#b3541e", "recency": "#777777", "random": "#b9b9b9"}
     percent = [100 * share for share in SHARES]
@@ -206,7 +206,8 @@ def picture(result: Faithful, kind: str = "png") -> bytes:
         axes.set_xlabel("edges hidden, %" if name == "deletion" else "edges shown alone, %", fontsize=8)
         axes.set_ylabel("log p of the answer", fontsize=8)
         axes.tick_params(labelsize=7)
-    panels[1].legend(fontsize=7, frameon=False)
+    handles, labels = panels[1].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=5, fontsize=7, frameon=False, handlelength=3.5)
     names = sorted(result.damage, key=lambda name: -result.damage[name])[:16]
     panels[2].barh(names[::-1], [result.damage[name] for name in names[::-1]], color="#0b5cad")
     panels[2].set_xlabel("log p lost without the head", fontsize=8)
