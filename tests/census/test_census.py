@@ -37,6 +37,8 @@ def test_every_installed_family_is_written_down_and_on_the_page() -> None:
 @pytest.mark.parametrize("family,model", SAMPLE)
 def test_what_the_page_calls_exact_is_exact(family: str, model: str) -> None:
     row = census_of(family, next(kind for kind in classes_of(family) if kind.__name__ == model))
+    if "library but it was not found" in row.problem:
+        pytest.skip(f"{family} needs a library that regard does not install: {row.problem}")
     assert page.verdict(row.as_json()) == "exact", row
 
 
