@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
-from transformers.audio_utils import mel_filter_bank, spectrogram
 
 from regard.hf.load import Loaded
 from regard.seeing.trace import Tokens, Trace
@@ -96,14 +95,16 @@ def outline(samples: Tensor, length: int) -> Tensor:
 def log_mel(samples: Tensor, rate: int, length: int) -> Tensor:
     """Loudness of mel bands over time, uint8 [1, BANDS, at most FRAMES frames], of `length` samples (silence beyond).
 
-    20 log10 of the magnitude, 255 for the loudest, 0 for QUIETEST decibels under it; frames of 25 ms, 10 apart or more.
+    255 is the loudest, 0 is QUIETEST decibels under it. Frames last 25 ms and begin 10 ms or more after each other.
     """
+    from transformers.audio_utils import mel_filter_bank, spectrogram
+
     hop = max(rate // 100, -(-length // FRAMES), 1)
     window = max(rate // 40, hop)
     size = 1 << (2 * window - 1).bit_length()
     filters = mel_filter_bank(size // 2 + 1, BANDS, 0.0, rate / 2, rate)
     padded = np.zeros(max(length, size), np.float32)
-    padded[: min(len(samples), len(padded))] = samples[: len(padded)].numpy()
+    padded[: min(len(samples), len(padded))] = samples[: len(padded)].cpu().numpy()
     shape = np.hanning(window + 1)[:-1]
     power = spectrogram(padded, shape, window, hop, size, power=2.0, mel_filters=filters)[:, : -(-length // hop)]
     if power.max() <= SILENCE:

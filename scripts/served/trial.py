@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import copy
-import multiprocessing
 import random
-import resource
-import warnings
 from dataclasses import asdict, dataclass
-from multiprocessing.connection import Connection, wait
 from typing import Any
+
+from scripts.apart import Overran, apart
 
 NEW = 7
 LENGTHS = (5, 33, 61)
 TIE = 1e-4
-PATIENCE = 20  # a trial may wait for a processor that others use, so many times as long as it may compute
 
 
 @dataclass
@@ -101,28 +98,13 @@ def _said(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}".splitlines()[0][:300]
 
 
-def _answer(family: str, name: str, seconds: float, answers: Connection) -> None:
-    import logging
-
-    resource.setrlimit(resource.RLIMIT_CPU, (int(seconds), int(seconds) + 1))
-    warnings.filterwarnings("ignore")
-    logging.disable(logging.CRITICAL)
-    answers.send(asdict(tried(family, name)))
-
-
 def isolated(family: str, name: str, seconds: float) -> Tried:
     """The trial in a process of its own, with a limit of processor time."""
-    fork = multiprocessing.get_context("fork")
-    here, there = fork.Pipe(duplex=False)
-    process = fork.Process(target=_answer, args=(family, name, seconds, there))
-    process.start()
-    there.close()
     try:
-        if wait([here], timeout=PATIENCE * seconds):
-            return Tried(**here.recv())
-        return Tried(family, name, "failed", f"it took more than {PATIENCE * seconds:.0f} s")
-    except EOFError:
-        return Tried(family, name, "failed", f"it took more than {seconds:.0f} s of processor time, or crashed")
-    finally:
-        process.kill()
-        process.join()
+        return Tried(**apart(_plain, family, name, seconds=seconds))
+    except Overran as why:
+        return Tried(family, name, "failed", str(why))
+
+
+def _plain(family: str, name: str) -> dict[str, str]:
+    return asdict(tried(family, name))
